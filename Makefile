@@ -1,13 +1,21 @@
 # vampd. `make` alone lists the targets; tools/bootstrap TARGET installs what a target needs first.
 
+MAKEFLAGS += --no-builtin-rules
+
 BUILD ?= build
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 PKG_CONFIG ?= pkg-config
 PYTHON ?= /usr/bin/python3
-CLANG_FORMAT ?= clang-format
+# Formatting is that of version 14: others differ in detail.
+CLANG_FORMAT ?= $(shell command -v clang-format-14 || echo clang-format)
 CLANG_TIDY ?= clang-tidy
+CLANG ?= clang
+PREFIX ?= /usr/local
 # Sanitizers, coverage and the like: make build BUILD=build-asan SANITIZE=address,undefined
 SANITIZE ?=
+OPENMP ?= -fopenmp
 
 WARN := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
         -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2
@@ -15,8 +23,8 @@ ENGINE_LIBS := sndfile soxr libebur128 jansson cairo
 SERVER_LIBS := libmicrohttpd
 
 CFLAGS ?= -O2 -g
-override CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -I. -fPIC -pthread -fopenmp -fno-math-errno
-override LDFLAGS += -pthread -fopenmp
+override CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -I. -fPIC -pthread $(OPENMP) -fno-math-errno
+override LDFLAGS += -pthread $(OPENMP)
 ifneq ($(SANITIZE),)
 override CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
 override LDFLAGS += -fsanitize=$(SANITIZE)
@@ -33,16 +41,19 @@ CPU_SRC := $(wildcard cpu/*.c)
 SERVER_SRC := $(filter-out server/main.c,$(wildcard server/*.c))
 VAMP_SRC := $(wildcard vamp/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+ALL_SRC := $(wildcard include/*/*.h engine/*/*.[ch] cpu/*.[ch] server/*.[ch] vamp/*.[ch] tests/*/*.[ch] tools/*/*.c)
 
 # cpu/simd.c is the vectorised kernels: the same source, once for each instruction set.
 ifeq ($(shell uname -m),x86_64)
-SIMD_SETS := baseline avx2 avx512
+SIMD_SETS := baseline avx2 avx512 avx512bf16
 else
 SIMD_SETS := baseline
 endif
 SIMD_FLAGS_baseline :=
 SIMD_FLAGS_avx2 := -mavx2 -mfma -mf16c
 SIMD_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
+SIMD_FLAGS_avx512bf16 := $(SIMD_FLAGS_avx512) -mavx512bf16
 CPU_SRC := $(filter-out cpu/simd.c,$(CPU_SRC))
 SIMD_OBJ := $(SIMD_SETS:%=$(BUILD)/obj/cpu/simd_%.o)
 
@@ -66,7 +77,7 @@ $(BUILD)/obj/%.o: %.c
 
 $(BUILD)/obj/cpu/simd_%.o: cpu/simd.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -O3 -ffp-contract=fast $(SIMD_FLAGS_$*) -DVAMP_SIMD_SET=$* -MMD -MP -c $< -o $@
+	$(CC) $(CFLAGS) -O3 -ffp-contract=fast -Wno-psabi $(SIMD_FLAGS_$*) -DVAMP_SIMD_SET=$* -MMD -MP -c $< -o $@
 
 # The one archive of everything but the doors; recreated so that a deleted file leaves no trace.
 $(LIB): $(LIB_OBJ)
@@ -86,8 +97,77 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(SERVER_SRC)) $(LIB)
 unit: $(UNIT_BIN) ## unit tests
 	@failed=0; for t in $(UNIT_BIN); do echo "== $$t"; $$t || failed=1; done; exit $$failed
 
-clean: ## removes build/
-	rm -rf $(BUILD)
+# Tests find the binaries through $$BUILD, and write below temporary folders only.
+PYTEST := BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -ra -p no:cacheprovider
 
-.PHONY: help build unit clean
+pytest: build ## tests of the command line, of HTTP, of tools, and parity with the reference tensors
+	$(PYTEST) tests
+
+# One after the other, so that a failure stands at the end of the log.
+check: ## every test; tools/bootstrap check installs what they need
+	@$(MAKE) --no-print-directory format-check
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory pytest
+
+# Leaks are looked for as well; -O1 keeps it quick.
+check-asan: ## unit tests and the command line's under address and undefined behaviour sanitizers
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=address,undefined CFLAGS="-O1 -g" build
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=address,undefined CFLAGS="-O1 -g" unit
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=address,undefined CFLAGS="-O1 -g" pytest-asan
+
+pytest-asan: build
+	$(PYTEST) tests/cli
+
+# The engine alone, compiled by clang with coverage for the fuzzer; OpenMP and the CPU backend stay out.
+SECONDS ?= 60
+fuzz: ## every fuzz target for SECONDS=60 each (clang)
+	@$(MAKE) --no-print-directory CC=$(CLANG) BUILD=$(BUILD)-fuzz SANITIZE=fuzzer-no-link,address,undefined OPENMP= \
+	  WARN=-w CFLAGS="-O1 -g" fuzz-run
+
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+$(BUILD)/libengine.a: $(call obj,$(ENGINE_SRC))
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
+
+fuzz-run: $(FUZZ_BIN)
+	@for t in $(FUZZ_BIN); do \
+	  name=$$(basename $$t); corpus=$(BUILD)/corpus/$$name; mkdir -p $$corpus; \
+	  seeds=; if [ -d tests/fuzz/corpus/$$name ]; then seeds=tests/fuzz/corpus/$$name; fi; \
+	  echo "== $$name"; \
+	  $$t -max_total_time=$(SECONDS) -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 -verbosity=0 \
+	    -artifact_prefix=$(BUILD)/ $$corpus $$seeds || exit 1; \
+	done
+
+demo: build ## one variation of the bundled clip through vampd, into demo-out/
+	@BUILD=$(BUILD) tools/demo
+
+bench: $(BUILD)/vamp ## speed of this machine: make bench ARGS="--dims official --repeat 3"
+	$(BUILD)/vamp bench $(ARGS)
+
+format: ## formats every .c and .h
+	$(CLANG_FORMAT) -i $(ALL_SRC)
+
+format-check: ## says which files are not formatted
+	@if $(CLANG_FORMAT) --version 2>/dev/null | grep -q 'version 14[.]'; then \
+	  $(CLANG_FORMAT) --dry-run --Werror $(ALL_SRC); \
+	else echo "format-check: skipped, for it takes clang-format 14 and here is none"; fi
+
+# cpu/simd.c is one source for several instruction sets; it is looked at as the plain one.
+tidy: ## clang-tidy on every .c
+	@printf '%s\n' $(filter %.c,$(ALL_SRC)) | xargs -P $$(nproc) -I FILE \
+	  $(CLANG_TIDY) --quiet FILE -- $(filter-out -fopenmp $(WARN),$(CFLAGS)) -DVAMP_SIMD_SET=baseline
+
+install: build ## vamp, vampd and models/small, below PREFIX=/usr/local
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/vamp $(BUILD)/vampd
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/vampd/models/small $(wildcard models/small/*)
+
+clean: ## removes build/ and its kin
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
+
+.PHONY: help build unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench format format-check tidy install clean
 -include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d)

@@ -57,6 +57,18 @@ static inline int64_t vamp_conv_rows(const struct vamp_conv_shape *shape, int64_
   return room < 0 ? 0 : room / shape->stride + 1;
 }
 
+/* A residual unit: two convolutions that keep channels and rows (odd kernels), each after a snake. */
+struct vamp_unit_shape {
+  int channels;
+  int kernel1, dilation1;
+  int kernel2; /* dilation 1 */
+};
+
+struct vamp_unit_weights {
+  const float *alpha1, *weight1, *bias1; /* [channels], [channels, channels, kernel1], [channels] */
+  const float *alpha2, *weight2, *bias2; /* [channels], [channels, channels, kernel2], [channels] */
+};
+
 enum vamp_epilogue {
   VAMP_STORE,      /* out act   [rows, n] = y */
   VAMP_STORE_F32,  /* out float [rows, n] = y */
@@ -73,7 +85,8 @@ struct vamp_sequence {
   float *confidence;  /* device [frames, P]: ln probability plus this step's noise */
   int32_t *committed; /* device [frames, P]: the step at which the token was fixed; -1 before */
 
-  /* This step's sampling. Order: logits / temperature, then top_k, then top_p, then typical. */
+  /* This step's sampling. The filters (top_k, then top_p, then typical) look at softmax(logits); what they
+   * leave is drawn from softmax(logits / temperature). */
   bool argmax;          /* take the likeliest token instead of sampling */
   float temperature;    /* > 0 */
   int32_t top_k;        /* 0: off */
@@ -110,6 +123,9 @@ struct vamp_operations {
   /* weight [out, in, kernel], or [in, out, kernel] where transposed; bias [out] or NULL. */
   int (*conv_create)(struct vamp_device *device, const struct vamp_conv_shape *shape,
                      const float *weight, const float *bias, struct vamp_weight **conv,
+                     struct vamp_error *error);
+  int (*unit_create)(struct vamp_device *device, const struct vamp_unit_shape *shape,
+                     const struct vamp_unit_weights *weights, struct vamp_weight **unit,
                      struct vamp_error *error);
   /* tables [codebooks, entries, dimensions], projection [width, codebooks * dimensions], bias [width]. */
   int (*embedding_create)(struct vamp_device *device, int codebooks, int entries, int dimensions,
@@ -160,12 +176,11 @@ struct vamp_operations {
   int (*conv)(struct vamp_device *device, const struct vamp_weight *conv, const struct vamp_weight *alpha,
               bool apply_tanh, const struct vamp_packing *from, const struct vamp_packing *to,
               const float *in, float *out);
-  /* y = in + second(snake2(first(snake1(in)))), both convolutions keeping the number of rows.
-   * out = scale * y, or out += scale * y. in == out is allowed where accumulate is false. */
-  int (*residual_unit)(struct vamp_device *device, const struct vamp_weight *alpha1,
-                       const struct vamp_weight *first, const struct vamp_weight *alpha2,
-                       const struct vamp_weight *second, const struct vamp_packing *packing, float scale,
-                       bool accumulate, const float *in, float *out);
+  /* y = in + second(snake2(first(snake1(in)))): out = scale * y, or out += scale * y. in and out must
+   * not overlap. */
+  int (*residual_unit)(struct vamp_device *device, const struct vamp_weight *unit,
+                       const struct vamp_packing *packing, float scale, bool accumulate, const float *in,
+                       float *out);
   /* Latent [rows, width] -> codes int32 [rows, codebooks]; the latent is used up. quantized (may be
    * NULL) float [rows, width] gets the sum of all levels. */
   int (*quantize)(struct vamp_device *device, const struct vamp_weight *quantizer, int64_t rows,

@@ -41,19 +41,43 @@ enum vamp_stage { VAMP_STAGE_COARSE, VAMP_STAGE_FINE };
 int vamp_model_logits(struct vamp_model *model, enum vamp_stage stage, const int32_t *codes, int frames,
                       float *logits, struct vamp_error *error);
 
-/* ---- on the device, packed: what the batch loop calls ------------------------------------------- */
+/* codes (host, [frames, codebooks]) of one clip, cut into segments as below; encoder_out and quantized
+ * (host, [frames, latent]) may be NULL. frames = vamp_model_frames(sample_count). */
+int vamp_model_encode(struct vamp_model *model, const float *samples, size_t sample_count, int32_t *codes,
+                      float *encoder_out, float *quantized, struct vamp_error *error);
+/* codes (host, [frames, codebooks]) -> samples (host, [frames * hop]); latent (host, [frames, latent])
+ * may be NULL. */
+int vamp_model_decode(struct vamp_model *model, const int32_t *codes, int64_t frames, float *samples,
+                      float *latent, struct vamp_error *error);
 
-/* Encodes clips of samples; clip s is samples[s] (host, counts[s] long) and becomes codes[s] (host,
- * [frames, codebooks]). Long clips are cut into segments with enough context that the seams do not
- * show. encoder_out (may be NULL, only with one clip): float [latent, frames]. */
-int vamp_model_encode(struct vamp_model *model, int count, const float *const *samples,
-                      const size_t *counts, int32_t *const *codes, float *encoder_out,
-                      struct vamp_error *error);
-/* codes[s] (host, [frames[s], codebooks]) -> samples[s] (host, [frames[s] * hop]). quantized (may be
- * NULL, only with one clip): float [latent, frames]. */
-int vamp_model_decode(struct vamp_model *model, int count, const int32_t *const *codes,
-                      const int64_t *frames, float *const *samples, float *quantized,
-                      struct vamp_error *error);
+/* ---- packed: what the batch loop calls ---------------------------------------------------------- */
+
+/* The codec works on segments of at most vamp_device.codec_rows frames, each computed with as much
+ * context on both sides as can reach into it, so that the seams do not show and memory is bounded. */
+struct vamp_segment {
+  int64_t first, frames; /* of the clip */
+};
+
+int vamp_model_segments(const struct vamp_model *model, int64_t frames);
+struct vamp_segment vamp_model_segment(const struct vamp_model *model, int64_t frames, int index);
+/* Frames that coding the segment costs, context included. */
+int64_t vamp_model_segment_rows(const struct vamp_model *model, int64_t frames, struct vamp_segment segment);
+
+/* One segment of one clip; encode reads samples and writes codes, decode the other way round. The arrays
+ * are the whole clip's; only the segment's part is written. */
+struct vamp_codec_work {
+  struct vamp_segment segment;
+  int64_t frames;      /* of the clip */
+  float *samples;      /* host [sample_count]; decode: [frames * hop] */
+  size_t sample_count; /* encode */
+  int32_t *codes;      /* host [frames, codebooks] */
+};
+
+int vamp_model_encode_segments(struct vamp_model *model, int count, const struct vamp_codec_work *work,
+                               struct vamp_error *error);
+int vamp_model_decode_segments(struct vamp_model *model, int count, const struct vamp_codec_work *work,
+                               struct vamp_error *error);
+
 /* One step of generation for a packed batch: embed, layers, predict, remask. */
 int vamp_model_step(struct vamp_model *model, enum vamp_stage stage, const struct vamp_packing *packing,
                     const struct vamp_sequence *sequences, struct vamp_error *error);

@@ -31,8 +31,9 @@ struct vamp_request {
   enum vamp_audio_format format;
 };
 
-/* Unknown fields, wrong types and values out of range are VAMP_INVALID with a JSON pointer. `params`
- * NULL or {} gives the defaults. */
+/* Unknown fields, wrong types and values out of range are VAMP_INVALID with a JSON pointer; "typical_min_tokens"
+ * is at least 1, "temperature" at least 0.001. That a named model is the loaded one and that top_k is
+ * within its vocabulary is checked by vamp_variation_prepare. `params` NULL or {} gives the defaults. */
 int vamp_request_parse(const json_t *params, struct vamp_request *request, struct vamp_error *error);
 void vamp_request_free(struct vamp_request *request); /* fine on a zeroed struct */
 
@@ -48,10 +49,19 @@ struct vamp_variation {
 int vamp_variation_prepare(const struct vamp_request *request, const struct vamp_audio *audio,
                            const struct vamp_model_config *config, struct vamp_variation *variation,
                            struct vamp_error *error);
+/* The masks alone, for a bare number of frames: no clip, so it cannot become a job. VAMP_INVALID where a
+ * pattern wants to listen. */
+int vamp_variation_prepare_frames(const struct vamp_request *request, int64_t frames,
+                                  const struct vamp_model_config *config, struct vamp_variation *variation,
+                                  struct vamp_error *error);
 void vamp_variation_free(struct vamp_variation *variation); /* fine on a zeroed struct */
 
 /* The job for vamp_loop_submit; borrows from `variation`. client and user are the caller's to set. */
 void vamp_variation_job(const struct vamp_variation *variation, struct vamp_job *job);
+
+/* Frees the clip's samples, the bulk of a variation's memory: for use once vamp_loop_submit has copied
+ * them. Everything below still works. */
+void vamp_variation_forget_samples(struct vamp_variation *variation);
 
 /* Brings result->samples to the input's loudness, in place. */
 void vamp_variation_finish(const struct vamp_variation *variation, struct vamp_result *result);

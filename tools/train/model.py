@@ -473,6 +473,47 @@ def load_checkpoint(path):
     return checkpoint["metadata"]["kwargs"], checkpoint["state_dict"]
 
 
+def load_folder(folder):
+    """-> (codec, coarse, c2f) with the weights of a model folder as vampd reads it: model.json and safetensors."""
+    with open(os.path.join(folder, "model.json"), encoding="utf-8") as file:
+        configuration = json.load(file)
+    models = []
+    for name, kind in (("codec", Codec), ("coarse", Transformer), ("c2f", Transformer)):
+        model = fold(kind(**configuration[name]))
+        model.load_state_dict(read_safetensors(os.path.join(folder, name + ".safetensors")), strict=True)
+        models.append(model.eval())
+    return models
+
+
+# safetensors: the header's length (8 bytes, little-endian), a JSON header, the tensors' bytes one after the other
+SAFETENSORS_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def write_safetensors(path, tensors):
+    names = {dtype: name for name, dtype in SAFETENSORS_TYPES.items()}
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)                           # so that the data begins on a multiple of 8
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.detach().contiguous().numpy().tobytes())
+
+
+def read_safetensors(path):
+    """-> {name: fp32 tensor}"""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = bytearray(file.read())
+    return {name: torch.frombuffer(data, dtype=SAFETENSORS_TYPES[entry["dtype"]], offset=entry["data_offsets"][0],
+                                   count=math.prod(entry["shape"])).view(entry["shape"]).float()
+            for name, entry in header.items() if name != "__metadata__"}
+
+
 def load_codec(path):
     kwargs, state = load_checkpoint(path)
     codec = Codec(**kwargs)
@@ -543,8 +584,8 @@ DIMS = {
     },
     "small": {
         "codec": {"encoder_dim": 16, "decoder_dim": 256},
-        "coarse": {"n_codebooks": 4, "n_layers": 6, "n_heads": 4, "embedding_dim": 256},
-        "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 4, "n_heads": 4, "embedding_dim": 256},
+        "coarse": {"n_codebooks": 4, "n_layers": 4, "n_heads": 3, "embedding_dim": 192},
+        "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 3, "n_heads": 2, "embedding_dim": 128},
     },
 }
 

@@ -1,0 +1,542 @@
+/*
+ * See job.h. A variation goes: encode, then for each pass coarse and fine, then decode. Chunks are cut
+ * as docs/model.md says: ten seconds for coarse, three for fine; a coarse chunk that keeps anything keeps
+ * its first and last frame too, so that chunks join without a click.
+ */
+#include "engine/generate/job.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "vamp/random.h"
+
+/* Cost of a frame relative to one coarse step, from the official dimensions (docs/performance.md). */
+static const double encode_cost = 1.3, fine_cost = 0.8, decode_cost = 5.0;
+
+double job_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- making and checking -------------------------------------------------------------------------- */
+
+static int check_tokens(const struct vamp_job *s, int vocabulary, struct vamp_error *error) {
+  size_t count = (size_t)s->codebooks * (size_t)s->frames;
+  for (size_t i = 0; i < count; i++) {
+    bool masked = s->task != VAMP_TASK_DECODE && s->masks[0].data[i];
+    if (!masked && (s->codes[i] < 0 || s->codes[i] >= vocabulary)) {
+      return vamp_fail(error, VAMP_INVALID, "token %d at codebook %zu, frame %zu: tokens are 0 to %d",
+                       (int)s->codes[i], i / (size_t)s->frames, i % (size_t)s->frames, vocabulary - 1);
+    }
+  }
+  return 0;
+}
+
+static int check(const struct vamp_job *s, const struct vamp_model_config *config, int64_t frames,
+                 int64_t max_frames, struct vamp_error *error) {
+  bool from_samples = s->task == VAMP_TASK_VARIATION || s->task == VAMP_TASK_ENCODE;
+  bool stage = s->task == VAMP_TASK_COARSE || s->task == VAMP_TASK_FINE;
+  int codebooks = s->task == VAMP_TASK_COARSE ? config->coarse.n_codebooks : config->codec.n_codebooks;
+  if (frames < 1) {
+    return vamp_fail(error, VAMP_INVALID, from_samples ? "the clip holds no samples" : "there are no frames");
+  }
+  if (frames > max_frames) {
+    return vamp_fail(error, VAMP_LIMIT, "%lld frames: at most %lld in one job", (long long)frames,
+                     (long long)max_frames);
+  }
+  if (!from_samples && s->codebooks != codebooks) {
+    return vamp_fail(error, VAMP_INVALID, "%d codebooks: this model wants %d here", s->codebooks, codebooks);
+  }
+  int passes = s->task == VAMP_TASK_VARIATION ? s->passes : stage;
+  if (passes < 0 || passes > VAMP_MASK_MAX_PASSES || (s->task == VAMP_TASK_VARIATION && passes < 1)) {
+    return vamp_fail(error, VAMP_INVALID, "%d passes: 1 to %d", s->passes, VAMP_MASK_MAX_PASSES);
+  }
+  for (int p = 0; p < passes; p++) {
+    if (!s->masks[p].data || s->masks[p].codebooks != codebooks || s->masks[p].frames != frames) {
+      return vamp_fail(error, VAMP_INVALID, "mask %d is %d x %d, the clip %d codebooks x %lld frames", p,
+                       s->masks[p].codebooks, s->masks[p].frames, codebooks, (long long)frames);
+    }
+  }
+  int status = sampling_check(&s->sampling, config->coarse.vocab_size, error);
+  return status || from_samples ? status : check_tokens(s, config->coarse.vocab_size, error);
+}
+
+double job_phase_cost(enum vamp_phase phase) {
+  switch (phase) {
+  case VAMP_ENCODING:
+    return encode_cost;
+  case VAMP_FINE:
+    return fine_cost;
+  case VAMP_DECODING:
+    return decode_cost;
+  default:
+    return 1.0;
+  }
+}
+
+static double job_work(const struct job *job) {
+  double frames = (double)job->frames;
+  switch (job->task) {
+  case VAMP_TASK_ENCODE:
+    return frames * encode_cost;
+  case VAMP_TASK_DECODE:
+    return frames * decode_cost;
+  case VAMP_TASK_COARSE:
+    return frames * job->sampling.coarse_steps;
+  case VAMP_TASK_FINE:
+    return frames * fine_cost * job->sampling.fine_steps;
+  case VAMP_TASK_VARIATION:
+    break;
+  }
+  return frames * (encode_cost + decode_cost +
+                   job->passes * (job->sampling.coarse_steps + fine_cost * job->sampling.fine_steps));
+}
+
+static int32_t *new_tokens(const struct job *job) {
+  return malloc(sizeof(int32_t) * (size_t)job->codebooks * (size_t)job->frames);
+}
+
+/* [codebooks, frames] <-> [frames, codebooks] */
+static void to_frames(const int32_t *from, int codebooks, int64_t frames, int32_t *to) {
+  for (int64_t t = 0; t < frames; t++) {
+    for (int c = 0; c < codebooks; c++) {
+      *to++ = from[(int64_t)c * frames + t];
+    }
+  }
+}
+
+static void to_codebooks(const int32_t *from, int codebooks, int64_t frames, int32_t *to) {
+  for (int64_t t = 0; t < frames; t++) {
+    for (int c = 0; c < codebooks; c++) {
+      to[(int64_t)c * frames + t] = *from++;
+    }
+  }
+}
+
+static int copy_submission(const struct vamp_job *s, struct job *job) {
+  size_t count = (size_t)job->codebooks * (size_t)job->frames;
+  job->result = calloc(1, sizeof *job->result);
+  job->codes = new_tokens(job);
+  if (!job->result || !job->codes) {
+    return VAMP_MEMORY;
+  }
+  if (s->task == VAMP_TASK_VARIATION || s->task == VAMP_TASK_ENCODE) {
+    job->samples = malloc(sizeof *job->samples * s->sample_count);
+    if (!job->samples) {
+      return VAMP_MEMORY;
+    }
+    memcpy(job->samples, s->samples, sizeof *job->samples * s->sample_count);
+  } else {
+    to_frames(s->codes, job->codebooks, job->frames, job->codes);
+  }
+  for (int p = 0; p < job->passes; p++) {
+    job->masks[p] = malloc(count);
+    if (!job->masks[p]) {
+      return VAMP_MEMORY;
+    }
+    memcpy(job->masks[p], s->masks[p].data, count);
+  }
+  return 0;
+}
+
+int job_make(const struct vamp_job *submission, const struct vamp_model_config *config, int64_t max_frames,
+             struct job **out, struct vamp_error *error) {
+  bool from_samples = submission->task == VAMP_TASK_VARIATION || submission->task == VAMP_TASK_ENCODE;
+  size_t hop = (size_t)config->codec.hop_length;
+  int64_t frames = submission->frames;
+  if (from_samples) {
+    frames = (int64_t)(submission->sample_count / hop + (submission->sample_count % hop != 0));
+  }
+  int status = check(submission, config, frames, max_frames, error);
+  if (status) {
+    return status;
+  }
+  struct job *job = calloc(1, sizeof *job);
+  if (!job) {
+    return vamp_fail(error, VAMP_MEMORY, "out of memory for a job");
+  }
+  job->task = submission->task;
+  job->user = submission->user;
+  job->client = submission->client;
+  job->sampling = submission->sampling;
+  job->frames = frames;
+  job->codebooks =
+      submission->task == VAMP_TASK_COARSE ? config->coarse.n_codebooks : config->codec.n_codebooks;
+  job->sample_count = from_samples ? submission->sample_count : 0;
+  job->passes = submission->task == VAMP_TASK_VARIATION                                      ? submission->passes
+                : submission->task == VAMP_TASK_COARSE || submission->task == VAMP_TASK_FINE ? 1
+                                                                                              : 0;
+  job->phase_began = job_now();
+  status = copy_submission(submission, job);
+  if (status) {
+    job_free(job, NULL);
+    return vamp_fail(error, status, "out of memory for a job of %lld frames", (long long)frames);
+  }
+  job->result->codebooks = job->codebooks;
+  job->result->frames = (int)job->frames;
+  job->result->passes = job->passes;
+  job->work = job_work(job);
+  *out = job;
+  return 0;
+}
+
+static void free_chunks(struct job *job, struct vamp_device *device) {
+  for (int c = 0; c < job->chunk_count; c++) {
+    if (job->chunks[c].memory) {
+      device->ops->release(device, job->chunks[c].memory);
+    }
+  }
+  free(job->chunks);
+  job->chunks = NULL;
+  job->chunk_count = 0;
+}
+
+void job_free(struct job *job, struct vamp_device *device) {
+  if (!job) {
+    return;
+  }
+  free_chunks(job, device);
+  free(job->samples);
+  free(job->codes);
+  for (int p = 0; p < job->passes; p++) {
+    free(job->masks[p]);
+  }
+  vamp_result_free(job->result);
+  free(job);
+}
+
+void vamp_result_free(struct vamp_result *result) {
+  if (!result) {
+    return;
+  }
+  for (int p = 0; p < VAMP_MASK_MAX_PASSES; p++) {
+    free(result->pass_before[p]);
+    free(result->pass_after[p]);
+    free(result->committed_step[p]);
+    free(result->confidence[p]);
+  }
+  free(result->codes_before);
+  free(result->codes);
+  free(result->samples);
+  free(result);
+}
+
+/* ---- chunks --------------------------------------------------------------------------------------- */
+
+static const struct vamp_transformer_config *stage_config(const struct job *job,
+                                                          const struct vamp_model_config *config) {
+  return job->phase == VAMP_COARSE ? &config->coarse : &config->fine;
+}
+
+int chunk_steps(const struct job *job) {
+  return job->phase == VAMP_COARSE ? job->sampling.coarse_steps : job->sampling.fine_steps;
+}
+
+static int64_t chunk_frames(const struct job *job, const struct vamp_codec_config *codec) {
+  if (job->task != VAMP_TASK_VARIATION) {
+    return job->frames;
+  }
+  int64_t seconds = job->phase == VAMP_COARSE ? 10 : 3;
+  return (seconds * codec->sample_rate + codec->hop_length - 1) / codec->hop_length;
+}
+
+/* Clears the mask at both ends of a coarse chunk that keeps anything. */
+static void keep_edges(const struct job *job, const struct chunk *chunk, int codebooks) {
+  uint8_t *mask = job->masks[job->pass];
+  bool keeps = false;
+  for (int c = 0; c < codebooks && !keeps; c++) {
+    keeps = memchr(mask + (size_t)c * (size_t)job->frames + chunk->first, 0, (size_t)chunk->frames) != NULL;
+  }
+  for (int c = 0; c < codebooks && keeps; c++) {
+    mask[(size_t)c * (size_t)job->frames + (size_t)chunk->first] = 0;
+    mask[(size_t)c * (size_t)job->frames + (size_t)(chunk->first + chunk->frames - 1)] = 0;
+  }
+}
+
+/* The chunk's arrays on the device: tokens [T, C], then sampled, probability, confidence, committed
+ * [T, P] each. */
+static int chunk_upload(const struct job *job, struct chunk *chunk, struct vamp_device *device,
+                        const struct vamp_transformer_config *config, struct vamp_error *error) {
+  size_t codebooks = (size_t)config->n_codebooks, frames = (size_t)chunk->frames;
+  size_t conditioning = (size_t)config->n_conditioning_codebooks, predicted = codebooks - conditioning;
+  size_t tokens = frames * codebooks, positions = frames * predicted;
+  const uint8_t *mask = job->masks[job->pass];
+  int32_t *host = malloc(sizeof *host * (tokens + positions));
+  if (!host) {
+    return vamp_fail(error, VAMP_MEMORY, "out of memory");
+  }
+  int32_t *committed = host + tokens;
+  for (size_t t = 0; t < frames; t++) {
+    size_t frame = (size_t)chunk->first + t;
+    for (size_t c = 0; c < codebooks; c++) {
+      bool masked = c >= conditioning && mask[c * (size_t)job->frames + frame];
+      chunk->total += masked;
+      host[t * codebooks + c] = masked ? config->vocab_size : job->codes[frame * (size_t)job->codebooks + c];
+    }
+  }
+  for (size_t i = 0; i < positions; i++) {
+    committed[i] = -1;
+  }
+  int status = device->ops->allocate(device, 4 * (tokens + 4 * positions), &chunk->memory, error);
+  if (!status) {
+    int32_t *at = chunk->memory;
+    struct vamp_sequence *s = &chunk->sequence;
+    s->tokens = at;
+    s->committed = at + tokens;
+    s->sampled = s->committed + positions;
+    s->probability = (float *)(s->sampled + positions);
+    s->confidence = s->probability + positions;
+    status = device->ops->upload(device, at, host, sizeof *host * (tokens + positions));
+  }
+  free(host);
+  return status;
+}
+
+static int start_stage(struct job *job, struct vamp_model *model, struct vamp_error *error) {
+  const struct vamp_model_config *config = vamp_model_config(model);
+  const struct vamp_transformer_config *stage = stage_config(job, config);
+  struct vamp_device *device = vamp_model_device(model);
+  int64_t size = chunk_frames(job, &config->codec);
+  int count = (int)((job->frames + size - 1) / size);
+  job->chunks = calloc((size_t)count, sizeof *job->chunks);
+  if (!job->chunks) {
+    return vamp_fail(error, VAMP_MEMORY, "out of memory");
+  }
+  job->chunk_count = count;
+  for (int c = 0; c < count; c++) {
+    struct chunk *chunk = &job->chunks[c];
+    chunk->first = c * size;
+    chunk->frames = (int32_t)(job->frames - chunk->first < size ? job->frames - chunk->first : size);
+    if (job->phase == VAMP_COARSE && job->task == VAMP_TASK_VARIATION) {
+      keep_edges(job, chunk, stage->n_codebooks);
+    }
+    int status = chunk_upload(job, chunk, device, stage, error);
+    if (status) {
+      return status;
+    }
+    struct vamp_sequence *s = &chunk->sequence;
+    s->seed = job->sampling.seed;
+    s->counter = (uint32_t)job->pass << 24 | (uint32_t)c;
+    s->stream = job->phase == VAMP_COARSE ? VAMP_STREAM_COARSE : VAMP_STREAM_FINE;
+    s->temperature = job->sampling.temperature;
+    s->top_k = job->sampling.top_k;
+    s->top_p = job->sampling.top_p;
+    s->typical_mass = job->sampling.typical_mass;
+    s->typical_min = job->sampling.typical_min_tokens;
+    s->masked = chunk->total;
+    if (chunk->total == 0) {
+      chunk->step = chunk_steps(job);
+    }
+  }
+  return 0;
+}
+
+void chunk_prepare_step(const struct job *job, struct chunk *chunk) {
+  struct vamp_sequence *s = &chunk->sequence;
+  const struct vamp_sampling *sampling = &job->sampling;
+  int steps = chunk_steps(job);
+  s->step = chunk->step;
+  s->argmax = sampling->greedy || (float)chunk->step / (float)steps > sampling->sample_cutoff;
+  s->noise = sampling->greedy ? 0 : sampling->mask_temperature * (1.0f - (float)(chunk->step + 1) / (float)steps);
+  s->keep_masked = vamp_schedule_keep_masked(chunk->step, steps, chunk->total, s->masked);
+}
+
+void chunk_finish_step(struct chunk *chunk) {
+  chunk->sequence.masked = chunk->sequence.keep_masked;
+  chunk->step++;
+}
+
+/* Brings a stage's tokens, steps and probabilities back into the job and its result. */
+static int finish_stage(struct job *job, struct vamp_model *model, struct vamp_error *error) {
+  struct vamp_device *device = vamp_model_device(model);
+  const struct vamp_transformer_config *stage = stage_config(job, vamp_model_config(model));
+  size_t codebooks = (size_t)stage->n_codebooks, conditioning = (size_t)stage->n_conditioning_codebooks;
+  size_t predicted = codebooks - conditioning;
+  int32_t *step = job->result->committed_step[job->pass];
+  float *confidence = job->result->confidence[job->pass];
+  int status = 0;
+  for (int c = 0; c < job->chunk_count && !status; c++) {
+    struct chunk *chunk = &job->chunks[c];
+    size_t frames = (size_t)chunk->frames, tokens = frames * codebooks, positions = frames * predicted;
+    int32_t *host = malloc(sizeof *host * (tokens + 3 * positions));
+    if (!host) {
+      return vamp_fail(error, VAMP_MEMORY, "out of memory");
+    }
+    status = device->ops->download(device, host, chunk->memory, sizeof *host * (tokens + 3 * positions));
+    const int32_t *committed = host + tokens;
+    const float *probability = (const float *)(committed + 2 * positions);
+    for (size_t t = 0; t < frames && !status; t++) {
+      size_t frame = (size_t)chunk->first + t;
+      for (size_t p = 0; p < predicted; p++) {
+        size_t at = t * predicted + p, codebook = conditioning + p;
+        if (committed[at] >= 0) {
+          job->codes[frame * (size_t)job->codebooks + codebook] = host[t * codebooks + codebook];
+          step[codebook * (size_t)job->frames + frame] = committed[at];
+          confidence[codebook * (size_t)job->frames + frame] = probability[at];
+        }
+      }
+    }
+    free(host);
+  }
+  free_chunks(job, device);
+  return status;
+}
+
+/* ---- phases --------------------------------------------------------------------------------------- */
+
+static int start_pass(struct job *job, struct vamp_error *error) {
+  struct vamp_result *r = job->result;
+  size_t count = (size_t)job->codebooks * (size_t)job->frames;
+  int p = job->pass;
+  r->pass_before[p] = new_tokens(job);
+  r->pass_after[p] = new_tokens(job);
+  r->committed_step[p] = malloc(sizeof(int32_t) * count);
+  r->confidence[p] = malloc(sizeof(float) * count);
+  if (!r->pass_before[p] || !r->pass_after[p] || !r->committed_step[p] || !r->confidence[p]) {
+    return vamp_fail(error, VAMP_MEMORY, "out of memory");
+  }
+  to_codebooks(job->codes, job->codebooks, job->frames, r->pass_before[p]);
+  for (size_t i = 0; i < count; i++) {
+    r->committed_step[p][i] = -1;
+    r->confidence[p][i] = 1.0f;
+  }
+  return 0;
+}
+
+static int start_decode(struct job *job, const struct vamp_model *model, struct vamp_error *error) {
+  size_t hop = (size_t)vamp_model_config(model)->codec.hop_length;
+  job->segment = 0;
+  job->result->samples = malloc(sizeof(float) * hop * (size_t)job->frames);
+  return job->result->samples ? 0 : vamp_fail(error, VAMP_MEMORY, "out of memory for the result");
+}
+
+static int keep_codes(struct job *job, int32_t **to, struct vamp_error *error) {
+  *to = new_tokens(job);
+  if (!*to) {
+    return vamp_fail(error, VAMP_MEMORY, "out of memory");
+  }
+  to_codebooks(job->codes, job->codebooks, job->frames, *to);
+  return 0;
+}
+
+/* The phase after `phase`, by task. */
+static enum vamp_phase following(const struct job *job) {
+  switch (job->phase) {
+  case VAMP_QUEUED:
+    return job->task == VAMP_TASK_DECODE   ? VAMP_DECODING
+           : job->task == VAMP_TASK_COARSE ? VAMP_COARSE
+           : job->task == VAMP_TASK_FINE   ? VAMP_FINE
+                                           : VAMP_ENCODING;
+  case VAMP_ENCODING:
+    return job->task == VAMP_TASK_ENCODE ? VAMP_FINISHED : VAMP_COARSE;
+  case VAMP_COARSE:
+    return job->task == VAMP_TASK_COARSE ? VAMP_FINISHED : VAMP_FINE;
+  case VAMP_FINE:
+    if (job->task == VAMP_TASK_FINE) {
+      return VAMP_FINISHED;
+    }
+    return job->pass + 1 < job->passes ? VAMP_COARSE : VAMP_DECODING;
+  case VAMP_DECODING:
+  case VAMP_FINISHED:
+    break;
+  }
+  return VAMP_FINISHED;
+}
+
+static int leave_phase(struct job *job, struct vamp_model *model, double now, struct vamp_error *error) {
+  struct vamp_result *r = job->result;
+  double spent = now - job->phase_began;
+  int status = 0;
+  switch (job->phase) {
+  case VAMP_QUEUED:
+    r->seconds.queued = spent;
+    if (job->task != VAMP_TASK_VARIATION && job->task != VAMP_TASK_ENCODE) {
+      status = keep_codes(job, &r->codes_before, error);
+    }
+    break;
+  case VAMP_ENCODING:
+    r->seconds.encode = spent;
+    free(job->samples);
+    job->samples = NULL;
+    status = keep_codes(job, &r->codes_before, error);
+    break;
+  case VAMP_COARSE:
+    r->seconds.coarse += spent;
+    status = finish_stage(job, model, error);
+    break;
+  case VAMP_FINE:
+    r->seconds.fine += spent;
+    status = finish_stage(job, model, error);
+    break;
+  case VAMP_DECODING:
+    r->seconds.decode = spent;
+    r->sample_count = job->task == VAMP_TASK_VARIATION
+                          ? job->sample_count
+                          : (size_t)job->frames * (size_t)vamp_model_config(model)->codec.hop_length;
+    break;
+  case VAMP_FINISHED:
+    break;
+  }
+  bool pass_over = job->phase == VAMP_FINE || (job->phase == VAMP_COARSE && job->task == VAMP_TASK_COARSE);
+  if (!status && pass_over) {
+    to_codebooks(job->codes, job->codebooks, job->frames, r->pass_after[job->pass]);
+  }
+  job->phase_began = now;
+  return status;
+}
+
+static int enter_phase(struct job *job, enum vamp_phase next, struct vamp_model *model,
+                       struct vamp_error *error) {
+  bool more_passes = job->phase == VAMP_FINE && next == VAMP_COARSE;
+  int status = 0;
+  job->pass += more_passes;
+  job->phase = next;
+  job->segment = 0;
+  if (next == VAMP_COARSE || (next == VAMP_FINE && job->task == VAMP_TASK_FINE)) {
+    status = start_pass(job, error);
+  }
+  if (!status && (next == VAMP_COARSE || next == VAMP_FINE)) {
+    status = start_stage(job, model, error);
+  } else if (next == VAMP_DECODING) {
+    status = start_decode(job, model, error);
+  } else if (next == VAMP_FINISHED) {
+    status = keep_codes(job, &job->result->codes, error);
+  }
+  return status;
+}
+
+bool job_phase_done(const struct job *job, const struct vamp_model *model) {
+  switch (job->phase) {
+  case VAMP_QUEUED:
+    return true;
+  case VAMP_ENCODING:
+  case VAMP_DECODING:
+    return job->segment >= vamp_model_segments(model, job->frames);
+  case VAMP_COARSE:
+  case VAMP_FINE:
+    for (int c = 0; c < job->chunk_count; c++) {
+      if (job->chunks[c].step < chunk_steps(job)) {
+        return false;
+      }
+    }
+    return true;
+  case VAMP_FINISHED:
+    break;
+  }
+  return false;
+}
+
+int job_advance(struct job *job, struct vamp_model *model, double now, struct vamp_error *error) {
+  while (job_phase_done(job, model)) {
+    int status = leave_phase(job, model, now, error);
+    if (!status) {
+      status = enter_phase(job, following(job), model, error);
+    }
+    if (status) {
+      return status;
+    }
+  }
+  return 0;
+}

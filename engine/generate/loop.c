@@ -1,0 +1,579 @@
+/*
+ * The batch loop. See vamp/generate.h for the contract and DESIGN in docs/architecture.md.
+ *
+ * Submissions enter through a mutex-protected queue; everything after that belongs to the loop's thread.
+ * A turn takes one kind of work (encode, coarse, fine, decode): that of the job whose turn it is, and
+ * packs the same kind from other jobs behind it until the device is full (vamp_device.step_rows).
+ *
+ * Whose turn it is: first the client that has had the least so far, in frames of device work; among one
+ * client's jobs, turns alternate between the one with the least left, so that a short request does not
+ * wait behind a long one, and the oldest, so that a long one is not starved by a stream of short ones.
+ * Jobs of equal length thus run first come, first served, and finish one after the other rather than all
+ * at the end. Round robin was rejected for just that.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/generate/job.h"
+
+struct client {
+  uint32_t id;
+  double served;
+  int jobs;
+  struct client *next;
+};
+
+struct event_node {
+  struct vamp_event event;
+  struct event_node *next;
+};
+
+struct vamp_loop {
+  struct vamp_model *model;
+  struct vamp_loop_limits limits;
+
+  pthread_mutex_t lock; /* guards what follows */
+  pthread_cond_t wake;
+  bool woken;
+  struct job *incoming, **incoming_end;
+  uint64_t next_id;
+  int jobs;
+  int64_t held_frames;
+  uint64_t *cancels; /* ids asked for, not yet seen by the loop */
+  size_t cancel_count, cancel_room;
+
+  /* the loop's thread only */
+  struct job *active; /* oldest first */
+  struct client *clients;
+  struct event_node *events, **events_end;
+  unsigned turn;
+  bool lost; /* the device failed */
+};
+
+/* ---- submissions ---------------------------------------------------------------------------------- */
+
+int vamp_loop_create(struct vamp_model *model, const struct vamp_loop_limits *limits,
+                     struct vamp_loop **out, struct vamp_error *error) {
+  struct vamp_loop *loop = calloc(1, sizeof *loop);
+  if (!loop) {
+    return vamp_fail(error, VAMP_MEMORY, "out of memory");
+  }
+  loop->model = model;
+  if (limits) {
+    loop->limits = *limits;
+  }
+  loop->limits.max_jobs = loop->limits.max_jobs > 0 ? loop->limits.max_jobs : 1024;
+  loop->limits.max_frames = loop->limits.max_frames > 0 ? loop->limits.max_frames : 60000;
+  loop->limits.max_held_frames = loop->limits.max_held_frames > 0 ? loop->limits.max_held_frames : 2000000;
+  loop->incoming_end = &loop->incoming;
+  loop->events_end = &loop->events;
+  loop->next_id = 1;
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(&loop->wake, &attributes);
+  pthread_condattr_destroy(&attributes);
+  pthread_mutex_init(&loop->lock, NULL);
+  *out = loop;
+  return 0;
+}
+
+static void free_jobs(struct job *job, struct vamp_device *device) {
+  while (job) {
+    struct job *next = job->next;
+    job_free(job, device);
+    job = next;
+  }
+}
+
+void vamp_loop_free(struct vamp_loop *loop) {
+  if (!loop) {
+    return;
+  }
+  struct vamp_event event;
+  while (vamp_loop_next_event(loop, &event)) {
+    vamp_result_free(event.result);
+  }
+  free_jobs(loop->active, vamp_model_device(loop->model));
+  free_jobs(loop->incoming, vamp_model_device(loop->model));
+  while (loop->clients) {
+    struct client *next = loop->clients->next;
+    free(loop->clients);
+    loop->clients = next;
+  }
+  free(loop->cancels);
+  pthread_cond_destroy(&loop->wake);
+  pthread_mutex_destroy(&loop->lock);
+  free(loop);
+}
+
+static void wake_locked(struct vamp_loop *loop) {
+  loop->woken = true;
+  pthread_cond_signal(&loop->wake);
+}
+
+void vamp_loop_wake(struct vamp_loop *loop) {
+  pthread_mutex_lock(&loop->lock);
+  wake_locked(loop);
+  pthread_mutex_unlock(&loop->lock);
+}
+
+int vamp_loop_submit(struct vamp_loop *loop, const struct vamp_job *submission, uint64_t *id,
+                     struct vamp_error *error) {
+  /* Ask before copying: a full queue must cost nothing. */
+  pthread_mutex_lock(&loop->lock);
+  bool full = loop->jobs >= loop->limits.max_jobs || loop->held_frames >= loop->limits.max_held_frames;
+  pthread_mutex_unlock(&loop->lock);
+  if (full) {
+    return vamp_fail(error, VAMP_BUSY, "the queue is full: try again later");
+  }
+  struct job *job;
+  int status = job_make(submission, vamp_model_config(loop->model), loop->limits.max_frames, &job, error);
+  if (status) {
+    return status;
+  }
+  pthread_mutex_lock(&loop->lock);
+  if (loop->jobs >= loop->limits.max_jobs ||
+      (loop->jobs > 0 && loop->held_frames + job->frames > loop->limits.max_held_frames)) {
+    status = vamp_fail(error, VAMP_BUSY, "the queue is full: try again later");
+  } else {
+    job->id = loop->next_id++;
+    loop->jobs++;
+    loop->held_frames += job->frames;
+    *loop->incoming_end = job;
+    loop->incoming_end = &job->next;
+    *id = job->id;
+    wake_locked(loop);
+  }
+  pthread_mutex_unlock(&loop->lock);
+  if (status) {
+    job_free(job, vamp_model_device(loop->model));
+  }
+  return status;
+}
+
+void vamp_loop_cancel(struct vamp_loop *loop, uint64_t id) {
+  pthread_mutex_lock(&loop->lock);
+  if (loop->cancel_count == loop->cancel_room) {
+    size_t room = loop->cancel_room ? 2 * loop->cancel_room : 16;
+    uint64_t *bigger = realloc(loop->cancels, room * sizeof *bigger);
+    if (bigger) {
+      loop->cancels = bigger;
+      loop->cancel_room = room;
+    }
+  }
+  if (loop->cancel_count < loop->cancel_room) {
+    loop->cancels[loop->cancel_count++] = id;
+  }
+  wake_locked(loop);
+  pthread_mutex_unlock(&loop->lock);
+}
+
+int vamp_loop_jobs(struct vamp_loop *loop) {
+  pthread_mutex_lock(&loop->lock);
+  int jobs = loop->jobs;
+  pthread_mutex_unlock(&loop->lock);
+  return jobs;
+}
+
+void vamp_loop_wait(struct vamp_loop *loop, double seconds) {
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  double end = (double)until.tv_sec + 1e-9 * (double)until.tv_nsec + (seconds > 0 ? seconds : 0);
+  until.tv_sec = (time_t)end;
+  until.tv_nsec = (long)((end - (double)until.tv_sec) * 1e9);
+  pthread_mutex_lock(&loop->lock);
+  while (!loop->woken && !loop->incoming && !loop->active &&
+         pthread_cond_timedwait(&loop->wake, &loop->lock, &until) == 0) {
+  }
+  loop->woken = false;
+  pthread_mutex_unlock(&loop->lock);
+}
+
+/* ---- events --------------------------------------------------------------------------------------- */
+
+/* Progress that nobody has collected yet is replaced, so that the queue stays as long as the jobs. */
+static struct event_node *pending_progress(struct vamp_loop *loop, uint64_t id) {
+  for (struct event_node *n = loop->events; n; n = n->next) {
+    if (n->event.job == id && n->event.type == VAMP_EVENT_PROGRESS) {
+      return n;
+    }
+  }
+  return NULL;
+}
+
+static struct vamp_event *add_event(struct vamp_loop *loop, const struct job *job,
+                                    enum vamp_event_type type) {
+  struct event_node *node = type == VAMP_EVENT_PROGRESS ? pending_progress(loop, job->id) : NULL;
+  if (!node) {
+    node = calloc(1, sizeof *node);
+    if (!node) {
+      return NULL;
+    }
+    *loop->events_end = node;
+    loop->events_end = &node->next;
+  }
+  node->event.type = type;
+  node->event.job = job->id;
+  node->event.user = job->user;
+  node->event.phase = job->phase;
+  node->event.progress = (float)(job->work_done < job->work ? job->work_done / job->work : 1.0);
+  return &node->event;
+}
+
+int vamp_loop_next_event(struct vamp_loop *loop, struct vamp_event *event) {
+  struct event_node *node = loop->events;
+  if (!node) {
+    return 0;
+  }
+  loop->events = node->next;
+  if (!loop->events) {
+    loop->events_end = &loop->events;
+  }
+  *event = node->event;
+  free(node);
+  return 1;
+}
+
+/* ---- jobs coming and going ------------------------------------------------------------------------ */
+
+static struct client *find_client(struct vamp_loop *loop, uint32_t id) {
+  for (struct client *c = loop->clients; c; c = c->next) {
+    if (c->id == id) {
+      return c;
+    }
+  }
+  return NULL;
+}
+
+/* A client that comes back starts level with the least served: it has saved up nothing. */
+static void client_join(struct vamp_loop *loop, const struct job *job) {
+  struct client *client = find_client(loop, job->client);
+  if (!client) {
+    client = calloc(1, sizeof *client);
+    if (!client) {
+      return; /* unknown clients are served as if new: only fairness suffers */
+    }
+    client->id = job->client;
+    double least = -1;
+    for (struct client *c = loop->clients; c; c = c->next) {
+      least = least < 0 || c->served < least ? c->served : least;
+    }
+    client->served = least > 0 ? least : 0;
+    client->next = loop->clients;
+    loop->clients = client;
+  }
+  client->jobs++;
+}
+
+static void client_leave(struct vamp_loop *loop, const struct job *job) {
+  for (struct client **at = &loop->clients; *at; at = &(*at)->next) {
+    if ((*at)->id == job->client) {
+      struct client *client = *at;
+      if (--client->jobs <= 0) {
+        *at = client->next;
+        free(client);
+      }
+      return;
+    }
+  }
+}
+
+/* Takes the job out of the active list and frees it; its result is gone or handed over by then. */
+static void remove_job(struct vamp_loop *loop, struct job *job) {
+  for (struct job **at = &loop->active; *at; at = &(*at)->next) {
+    if (*at == job) {
+      *at = job->next;
+      break;
+    }
+  }
+  client_leave(loop, job);
+  pthread_mutex_lock(&loop->lock);
+  loop->jobs--;
+  loop->held_frames -= job->frames;
+  pthread_mutex_unlock(&loop->lock);
+  job_free(job, vamp_model_device(loop->model));
+}
+
+static void end_job(struct vamp_loop *loop, struct job *job, enum vamp_event_type type,
+                    const struct vamp_error *error) {
+  struct vamp_event *event = add_event(loop, job, type);
+  if (event && type == VAMP_EVENT_DONE) {
+    event->progress = 1.0f;
+    event->result = job->result;
+    job->result = NULL;
+  }
+  if (event && type == VAMP_EVENT_FAILED) {
+    event->error = *error;
+  }
+  remove_job(loop, job);
+}
+
+/* Begins, continues or ends a job whose phase may be over. */
+static void advance(struct vamp_loop *loop, struct job *job) {
+  struct vamp_error error = {0};
+  int status = job_advance(job, loop->model, job_now(), &error);
+  if (status) {
+    end_job(loop, job, VAMP_EVENT_FAILED, &error);
+  } else if (job->phase == VAMP_FINISHED) {
+    end_job(loop, job, VAMP_EVENT_DONE, NULL);
+  } else {
+    add_event(loop, job, VAMP_EVENT_PROGRESS);
+  }
+}
+
+static void take_incoming(struct vamp_loop *loop) {
+  pthread_mutex_lock(&loop->lock);
+  struct job *fresh = loop->incoming;
+  loop->incoming = NULL;
+  loop->incoming_end = &loop->incoming;
+  uint64_t *cancels = loop->cancels;
+  size_t cancel_count = loop->cancel_count;
+  loop->cancels = NULL;
+  loop->cancel_count = loop->cancel_room = 0;
+  pthread_mutex_unlock(&loop->lock);
+
+  struct job **end = &loop->active;
+  while (*end) {
+    end = &(*end)->next;
+  }
+  *end = fresh;
+  for (struct job *job = fresh; job; job = job->next) {
+    client_join(loop, job);
+  }
+  for (size_t i = 0; i < cancel_count; i++) {
+    for (struct job *job = loop->active; job; job = job->next) {
+      if (job->id == cancels[i]) {
+        end_job(loop, job, VAMP_EVENT_CANCELLED, NULL);
+        break;
+      }
+    }
+  }
+  free(cancels);
+}
+
+/* ---- a turn --------------------------------------------------------------------------------------- */
+
+static double left(const struct job *job) {
+  return job->work - job->work_done;
+}
+
+/* Whether a goes before b; `shortest`: this turn favours what is nearly done. */
+static bool before(struct vamp_loop *loop, const struct job *a, const struct job *b, bool shortest) {
+  if (a->client != b->client) {
+    const struct client *ca = find_client(loop, a->client), *cb = find_client(loop, b->client);
+    double sa = ca ? ca->served : 0, sb = cb ? cb->served : 0;
+    if (sa != sb) {
+      return sa < sb;
+    }
+  } else if (shortest && left(a) != left(b)) {
+    return left(a) < left(b);
+  }
+  return a->id < b->id;
+}
+
+/* What a turn runs. */
+struct turn {
+  enum vamp_phase kind;
+  int64_t rows, room;
+  int count;
+  struct job **jobs; /* [count]: whose work item i is */
+  int *chunks;       /* [count]: coarse and fine */
+  struct vamp_codec_work *codec; /* [count]: encode and decode */
+};
+
+static void turn_free(struct turn *turn) {
+  free(turn->jobs);
+  free(turn->chunks);
+  free(turn->codec);
+}
+
+/* Adds one item unless it would overfill the turn; the first always fits. */
+static bool turn_add(struct turn *turn, struct job *job, int chunk, const struct vamp_codec_work *work,
+                     int64_t rows) {
+  if (turn->count > 0 && turn->rows + rows > turn->room) {
+    return false;
+  }
+  if ((turn->count & (turn->count - 1)) == 0) {
+    size_t room = turn->count ? 2 * (size_t)turn->count : 1;
+    struct job **jobs = realloc(turn->jobs, room * sizeof *jobs);
+    turn->jobs = jobs ? jobs : turn->jobs;
+    int *chunks = realloc(turn->chunks, room * sizeof *chunks);
+    turn->chunks = chunks ? chunks : turn->chunks;
+    struct vamp_codec_work *codec = realloc(turn->codec, room * sizeof *codec);
+    turn->codec = codec ? codec : turn->codec;
+    if (!jobs || !chunks || !codec) {
+      return false;
+    }
+  }
+  turn->jobs[turn->count] = job;
+  turn->chunks[turn->count] = chunk;
+  turn->codec[turn->count] = work ? *work : (struct vamp_codec_work){0};
+  turn->count++;
+  turn->rows += rows;
+  return true;
+}
+
+/* As much of a job's current phase as fits. */
+static void turn_fill(struct turn *turn, struct job *job, const struct vamp_model *model) {
+  if (job->phase == VAMP_COARSE || job->phase == VAMP_FINE) {
+    for (int c = 0; c < job->chunk_count; c++) {
+      if (job->chunks[c].step < chunk_steps(job) &&
+          !turn_add(turn, job, c, NULL, job->chunks[c].frames)) {
+        return;
+      }
+    }
+    return;
+  }
+  int segments = vamp_model_segments(model, job->frames);
+  for (int i = job->segment; i < segments; i++) {
+    struct vamp_codec_work work = {
+        .segment = vamp_model_segment(model, job->frames, i),
+        .frames = job->frames,
+        .samples = job->phase == VAMP_ENCODING ? job->samples : job->result->samples,
+        .sample_count = job->sample_count,
+        .codes = job->codes};
+    if (!turn_add(turn, job, i, &work, vamp_model_segment_rows(model, job->frames, work.segment))) {
+      return;
+    }
+  }
+}
+
+/* Takes the active jobs in the order of their turn until the device is full. */
+static void turn_plan(struct vamp_loop *loop, struct turn *turn) {
+  const struct vamp_device *device = vamp_model_device(loop->model);
+  bool shortest = loop->turn++ % 2 == 0;
+  struct job *last = NULL;
+  *turn = (struct turn){.kind = VAMP_FINISHED};
+  for (;;) {
+    struct job *next = NULL;
+    for (struct job *job = loop->active; job; job = job->next) {
+      bool fits = turn->kind == VAMP_FINISHED || job->phase == turn->kind;
+      if (fits && (!last || before(loop, last, job, shortest)) &&
+          (!next || before(loop, job, next, shortest))) {
+        next = job;
+      }
+    }
+    if (!next) {
+      return;
+    }
+    if (turn->kind == VAMP_FINISHED) {
+      turn->kind = next->phase;
+      bool codec = turn->kind == VAMP_ENCODING || turn->kind == VAMP_DECODING;
+      turn->room = codec ? device->codec_rows : device->step_rows;
+    }
+    turn_fill(turn, next, loop->model);
+    last = next;
+    if (turn->rows >= turn->room) {
+      return;
+    }
+  }
+}
+
+static int run_codec(struct vamp_loop *loop, struct turn *turn, struct vamp_error *error) {
+  int status = turn->kind == VAMP_ENCODING
+                   ? vamp_model_encode_segments(loop->model, turn->count, turn->codec, error)
+                   : vamp_model_decode_segments(loop->model, turn->count, turn->codec, error);
+  for (int i = 0; i < turn->count && !status; i++) {
+    turn->jobs[i]->segment++;
+  }
+  return status;
+}
+
+static int run_step(struct vamp_loop *loop, struct turn *turn, struct vamp_error *error) {
+  size_t count = (size_t)turn->count;
+  struct vamp_sequence *sequences = malloc(sizeof *sequences * count);
+  int64_t *offsets = malloc(sizeof *offsets * (count + 1));
+  int status = sequences && offsets ? 0 : vamp_fail(error, VAMP_MEMORY, "out of memory");
+  if (!status) {
+    offsets[0] = 0;
+    for (size_t i = 0; i < count; i++) {
+      struct chunk *chunk = &turn->jobs[i]->chunks[turn->chunks[i]];
+      chunk_prepare_step(turn->jobs[i], chunk);
+      sequences[i] = chunk->sequence;
+      offsets[i + 1] = offsets[i] + chunk->frames;
+    }
+    struct vamp_packing packing = {turn->count, offsets};
+    enum vamp_stage stage = turn->kind == VAMP_COARSE ? VAMP_STAGE_COARSE : VAMP_STAGE_FINE;
+    status = vamp_model_step(loop->model, stage, &packing, sequences, error);
+  }
+  for (size_t i = 0; i < count && !status; i++) {
+    chunk_finish_step(&turn->jobs[i]->chunks[turn->chunks[i]]);
+  }
+  free(sequences);
+  free(offsets);
+  return status;
+}
+
+/* Counts the work of every item towards its job and client. */
+static void account(struct vamp_loop *loop, const struct turn *turn) {
+  for (int i = 0; i < turn->count; i++) {
+    struct job *job = turn->jobs[i];
+    int64_t rows = turn->kind == VAMP_COARSE || turn->kind == VAMP_FINE ? job->chunks[turn->chunks[i]].frames
+                                                                        : turn->codec[i].segment.frames;
+    double cost = (double)rows * job_phase_cost(turn->kind);
+    struct client *client = find_client(loop, job->client);
+    job->work_done += cost;
+    if (client) {
+      client->served += cost;
+    }
+  }
+}
+
+/* A failed turn fails the jobs in it; a lost device fails all. */
+static void fail_turn(struct vamp_loop *loop, const struct turn *turn, const struct vamp_error *error) {
+  if (error->status == VAMP_DEVICE) {
+    loop->lost = true;
+    while (loop->active) {
+      end_job(loop, loop->active, VAMP_EVENT_FAILED, error);
+    }
+    return;
+  }
+  for (int i = 0; i < turn->count; i++) {
+    if (i == 0 || turn->jobs[i] != turn->jobs[i - 1]) {
+      end_job(loop, turn->jobs[i], VAMP_EVENT_FAILED, error);
+    }
+  }
+}
+
+int vamp_loop_step(struct vamp_loop *loop, struct vamp_error *error) {
+  struct vamp_error failure = {0};
+  take_incoming(loop);
+  for (struct job *job = loop->active, *next; job; job = next) {
+    next = job->next;
+    if (loop->lost) {
+      vamp_fail(&failure, VAMP_DEVICE, "the device is lost: restart the program");
+      end_job(loop, job, VAMP_EVENT_FAILED, &failure);
+    } else if (job->phase == VAMP_QUEUED) {
+      advance(loop, job);
+    }
+  }
+  if (loop->lost) {
+    return vamp_fail(error, VAMP_DEVICE, "the device is lost");
+  }
+  struct turn turn;
+  turn_plan(loop, &turn);
+  if (turn.count == 0) {
+    turn_free(&turn);
+    return 0;
+  }
+  bool codec = turn.kind == VAMP_ENCODING || turn.kind == VAMP_DECODING;
+  int status = codec ? run_codec(loop, &turn, &failure) : run_step(loop, &turn, &failure);
+  if (status) {
+    failure.status = status;
+    fail_turn(loop, &turn, &failure);
+    if (loop->lost && error) {
+      *error = failure;
+    }
+  } else {
+    account(loop, &turn);
+    for (int i = 0; i < turn.count; i++) {
+      if (i == 0 || turn.jobs[i] != turn.jobs[i - 1]) {
+        advance(loop, turn.jobs[i]);
+      }
+    }
+  }
+  turn_free(&turn);
+  return loop->lost ? VAMP_DEVICE : 1;
+}

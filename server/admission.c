@@ -1,0 +1,79 @@
+/* Admission: see admission.h. */
+#include "server/admission.h"
+
+void vampd_admission_init(struct vampd_admission *admission, int max_jobs, size_t max_bytes) {
+  *admission = (struct vampd_admission){.max_jobs = max_jobs, .max_bytes = max_bytes, .average_seconds = 1};
+  pthread_mutex_init(&admission->mutex, NULL);
+}
+
+void vampd_admission_destroy(struct vampd_admission *admission) {
+  pthread_mutex_destroy(&admission->mutex);
+}
+
+static enum vampd_entry state_of(const struct vampd_admission *admission) {
+  if (admission->closed) {
+    return VAMPD_CLOSED;
+  }
+  return admission->jobs < admission->max_jobs ? VAMPD_ENTERED : VAMPD_FULL;
+}
+
+enum vampd_entry vampd_admission_look(struct vampd_admission *admission) {
+  pthread_mutex_lock(&admission->mutex);
+  enum vampd_entry entry = state_of(admission);
+  pthread_mutex_unlock(&admission->mutex);
+  return entry;
+}
+
+enum vampd_entry vampd_admission_enter(struct vampd_admission *admission) {
+  pthread_mutex_lock(&admission->mutex);
+  enum vampd_entry entry = state_of(admission);
+  admission->jobs += entry == VAMPD_ENTERED;
+  pthread_mutex_unlock(&admission->mutex);
+  return entry;
+}
+
+void vampd_admission_leave(struct vampd_admission *admission, double seconds) {
+  pthread_mutex_lock(&admission->mutex);
+  admission->jobs--;
+  /* An average over about the last eight: it follows a change of load without jumping at one clip. */
+  admission->average_seconds += (seconds - admission->average_seconds) / 8;
+  pthread_mutex_unlock(&admission->mutex);
+}
+
+bool vampd_admission_reserve(struct vampd_admission *admission, size_t bytes) {
+  pthread_mutex_lock(&admission->mutex);
+  bool fits = bytes <= admission->max_bytes - admission->bytes;
+  admission->bytes += fits ? bytes : 0;
+  pthread_mutex_unlock(&admission->mutex);
+  return fits;
+}
+
+void vampd_admission_return(struct vampd_admission *admission, size_t bytes) {
+  pthread_mutex_lock(&admission->mutex);
+  admission->bytes -= bytes;
+  pthread_mutex_unlock(&admission->mutex);
+}
+
+void vampd_admission_close(struct vampd_admission *admission) {
+  pthread_mutex_lock(&admission->mutex);
+  admission->closed = true;
+  pthread_mutex_unlock(&admission->mutex);
+}
+
+bool vampd_admission_closed(struct vampd_admission *admission) {
+  return vampd_admission_look(admission) == VAMPD_CLOSED;
+}
+
+int vampd_admission_jobs(struct vampd_admission *admission) {
+  pthread_mutex_lock(&admission->mutex);
+  int jobs = admission->jobs;
+  pthread_mutex_unlock(&admission->mutex);
+  return jobs;
+}
+
+int vampd_admission_retry_after(struct vampd_admission *admission) {
+  pthread_mutex_lock(&admission->mutex);
+  double seconds = admission->average_seconds;
+  pthread_mutex_unlock(&admission->mutex);
+  return seconds < 1 ? 1 : seconds > 120 ? 120 : (int)(seconds + 0.999);
+}

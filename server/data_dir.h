@@ -1,0 +1,21 @@
+/*
+ * The data folder: made if missing, held by one daemon at a time.
+ *
+ * Nothing is kept in it yet but vampd.lock (locked while the daemon runs) and vampd.port (the port it
+ * listens on, for scripts that start it with --port 0); it is where jobs will live.
+ */
+#ifndef VAMPD_DATA_DIR_H
+#define VAMPD_DATA_DIR_H
+
+#include "vamp/error.h"
+
+/* Makes the folder (and its parents) with mode 0700 and locks it. Returns the lock, a file descriptor, or a
+ * negative status. */
+int vampd_data_dir_open(const char *folder, struct vamp_error *error);
+
+int vampd_data_dir_write_port(const char *folder, int port, struct vamp_error *error);
+
+/* Removes vampd.port and gives the lock back. */
+void vampd_data_dir_close(const char *folder, int lock);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * The device thread: the one thread that opens the device, loads the model and runs the batch loop.
+ *
+ * Nothing else in the daemon touches the device. Jobs come in through vampd_device_submit, from any
+ * thread; what becomes of them goes out through `finished`, on the device thread, which must only pass
+ * it on.
+ */
+#ifndef VAMPD_DEVICE_H
+#define VAMPD_DEVICE_H
+
+#include <stdbool.h>
+
+#include "vamp/backend.h"
+#include "vamp/generate.h"
+
+struct vampd_work;
+
+struct vampd_device_options {
+  const char *model; /* the folder */
+  struct vamp_device_options device;
+  struct vamp_loop_limits loop;
+  struct vampd_work *work; /* so that the loop can wait for what is about to arrive */
+  /* DONE, FAILED, CANCELLED; the receiver owns event->result. */
+  void (*finished)(const struct vamp_event *event);
+  /* The model could not be loaded or the device was lost: the daemon has to end. Called once. */
+  void (*failed)(void *user, const struct vamp_error *error);
+  /* The model is loaded. Called once. */
+  void (*ready)(void *user);
+  void *user;
+};
+
+/* What the device thread knows once the model is loaded. */
+struct vampd_device_facts {
+  struct vamp_model_config model;
+  char backend[32];
+  char description[160];
+  enum vamp_precision precision;
+  double load_seconds;
+};
+
+struct vampd_device;
+
+/* Starts the thread; loading goes on after this returns. Strings in `options` must outlive the device. */
+int vampd_device_start(const struct vampd_device_options *options, struct vampd_device **device,
+                       struct vamp_error *error);
+
+/* Any thread. NULL while the model is loading or after the device was lost; constant otherwise. */
+const struct vampd_device_facts *vampd_device_facts(struct vampd_device *device);
+
+/* Any thread. VAMP_BUSY where the queue is full, VAMP_DEVICE where there is no device (any more). */
+int vampd_device_submit(struct vampd_device *device, const struct vamp_job *job, uint64_t *id,
+                        struct vamp_error *error);
+void vampd_device_cancel(struct vampd_device *device, uint64_t id);
+
+/* Ends the thread after its current turn and frees everything. No job may be left, and no other thread
+ * may call in. NULL is fine. */
+void vampd_device_stop(struct vampd_device *device);
+
+#endif

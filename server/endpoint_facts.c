@@ -1,0 +1,78 @@
+/*
+ * What the daemon can say without working: models, presets, health, the contract. On an HTTP thread.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/exchange.h"
+#include "server/openapi_document.h"
+#include "server/router.h"
+#include "vamp/mask.h"
+
+static json_t *describe_model(const struct vampd *daemon, const struct vampd_device_facts *facts) {
+  const struct vamp_model_config *model = &facts->model;
+  const struct vamp_codec_config *codec = &model->codec;
+  json_t *value = json_pack("{s:o, s:o, s:o, s:s, s:o, s:s}", "name", json_string(model->name), "license",
+                            json_string(model->license), "description", json_string(model->description),
+                            "backend", facts->backend, "device", json_string(facts->description), "precision",
+                            facts->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32");
+  json_t *numbers =
+      json_pack("{s:i, s:i, s:f, s:i, s:i, s:i, s:i}", "sample_rate", codec->sample_rate, "hop_length",
+                codec->hop_length, "frame_rate", (double)codec->sample_rate / codec->hop_length, "codebooks",
+                codec->n_codebooks, "coarse_codebooks", model->coarse.n_codebooks, "codebook_size",
+                codec->codebook_size, "max_seconds", daemon->options.max_seconds);
+  if (!value || !numbers || json_object_update(value, numbers) != 0) {
+    json_decref(value);
+    value = NULL;
+  }
+  json_decref(numbers);
+  return value;
+}
+
+void vampd_handle_models(struct vampd_exchange *exchange) {
+  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  json_t *models = json_array();
+  if (facts) {
+    json_array_append_new(models, describe_model(exchange->daemon, facts));
+  }
+  vampd_answer_json(&exchange->answer, 200, json_pack("{s:o}", "models", models));
+}
+
+void vampd_handle_presets(struct vampd_exchange *exchange) {
+  vampd_answer_json(&exchange->answer, 200, json_pack("{s:o}", "presets", vamp_mask_presets_json()));
+}
+
+void vampd_handle_health(struct vampd_exchange *exchange) {
+  vampd_answer_json(&exchange->answer, 200,
+                    json_pack("{s:s, s:s}", "status", "ok", "version", VAMPD_VERSION));
+}
+
+void vampd_handle_ready(struct vampd_exchange *exchange) {
+  if (vampd_admission_closed(&exchange->daemon->admission)) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The daemon is stopping.");
+  } else if (!vampd_device_facts(exchange->daemon->device)) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_READY, NULL, "The model is not loaded.");
+  } else {
+    int jobs = vampd_admission_jobs(&exchange->daemon->admission);
+    vampd_answer_json(&exchange->answer, 200, json_pack("{s:s, s:i}", "status", "ready", "jobs", jobs));
+    return;
+  }
+  vampd_answer_header(&exchange->answer, "Retry-After", "1");
+}
+
+void vampd_handle_openapi(struct vampd_exchange *exchange) {
+  size_t size = 0;
+  for (size_t i = 0; vampd_openapi_document[i]; i++) {
+    size += strlen(vampd_openapi_document[i]);
+  }
+  char *text = malloc(size + 1);
+  if (!text) {
+    vampd_answer_json(&exchange->answer, 200, NULL);
+    return;
+  }
+  char *end = text;
+  for (size_t i = 0; vampd_openapi_document[i]; i++) {
+    end = stpcpy(end, vampd_openapi_document[i]);
+  }
+  vampd_answer_bytes(&exchange->answer, 200, "application/json", text, size);
+}

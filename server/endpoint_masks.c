@@ -1,0 +1,97 @@
+/*
+ * POST /v1/masks: what a mask would be, for a clip or for a bare number of frames, without generating
+ * anything. The same parameters as POST /v1/vamp, so that a page can show a mask and then send the very same
+ * document to be heard.
+ */
+#include "server/describe.h"
+#include "server/input.h"
+#include "server/negotiate.h"
+#include "server/router.h"
+
+/* Body -> variation. On failure the exchange has its answer. */
+static int prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
+                   struct vamp_variation *variation) {
+  struct vampd_input input = {0};
+  struct vamp_request request = {0};
+  struct vamp_audio audio = {0};
+  struct vamp_error error = {0};
+  int status = vampd_input_read(exchange, true, &input);
+  if (status != VAMP_OK) {
+    goto out;
+  }
+  exchange->output.picture = input.picture;
+  if ((input.frames > 0) == (input.audio != NULL)) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_FIELD, "/frames",
+                         "Send either \"frames\" or audio: one of them says how long the mask is.");
+    status = VAMP_INVALID;
+    goto out;
+  }
+  status = vamp_request_parse(input.params, &request, &error);
+  if (status != VAMP_OK) {
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
+    goto out;
+  }
+  if (input.audio) {
+    status = vampd_input_decode(exchange, &input, &audio);
+    if (status != VAMP_OK) {
+      goto out;
+    }
+    status = vamp_variation_prepare(&request, &audio, &facts->model, variation, &error);
+  } else {
+    status = vamp_variation_prepare_frames(&request, input.frames, &facts->model, variation, &error);
+  }
+  if (status != VAMP_OK) {
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
+  }
+out:
+  vamp_audio_free(&audio);
+  vamp_request_free(&request);
+  vampd_input_free(&input);
+  return status;
+}
+
+/* The document, with the picture in it where one was asked for. */
+static void answer_document(struct vampd_exchange *exchange, const struct vamp_variation *variation,
+                            json_t *mask) {
+  struct vamp_error error = {0};
+  json_t *picture;
+  if (exchange->output.picture != VAMPD_PICTURE_NONE) {
+    if (vampd_describe_picture(variation, NULL, exchange->output.picture, &picture, &error) != VAMP_OK) {
+      vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
+      return;
+    }
+    json_object_set_new(mask, "picture", picture);
+  }
+  vampd_answer_json(&exchange->answer, 200, json_incref(mask));
+}
+
+static void answer_masks(struct vampd_exchange *exchange, const struct vamp_variation *variation) {
+  json_t *mask = vamp_variation_mask_json(variation, NULL);
+  if (!mask) {
+    struct vamp_error error = {.status = VAMP_MEMORY, .message = "Out of memory while describing the mask."};
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
+    return;
+  }
+  int chosen = vampd_negotiate(exchange->accept, exchange->route->offers);
+  if (chosen <= 0) {
+    answer_document(exchange, variation, mask);
+  } else {
+    vampd_answer_picture(&exchange->answer, variation, chosen == 1 ? VAMPD_PICTURE_PNG : VAMPD_PICTURE_SVG);
+  }
+  if (exchange->answer.status == 200) {
+    vampd_describe_headers(&exchange->answer, mask);
+  }
+  json_decref(mask);
+}
+
+void vampd_handle_masks(struct vampd_exchange *exchange) {
+  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  struct vamp_variation variation = {0};
+  if (!facts || vampd_exchange_abandoned(exchange)) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The request was abandoned.");
+  } else if (prepare(exchange, facts, &variation) == VAMP_OK) {
+    answer_masks(exchange, &variation);
+  }
+  vamp_variation_free(&variation);
+  vampd_exchange_finish(exchange);
+}

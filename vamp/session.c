@@ -1,0 +1,192 @@
+/*
+ * Finding a model, opening it, and running jobs on it.
+ *
+ * The command line is one thread: it prepares audio, steps the loop and writes results in turn. A second
+ * thread for files would only contend with the device's threads for the same cores; the daemon, which must
+ * answer while it computes, has one.
+ */
+#include "vamp/session.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+double vamp_clock(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Whether base/name (or name where base is empty) holds a model.json; `folder` gets its path if so. */
+static bool try_folder(const char *base, const char *name, char folder[VAMP_PATH_SIZE]) {
+  char path[VAMP_PATH_SIZE], file[VAMP_PATH_SIZE + 16];
+  int length = snprintf(path, sizeof path, "%s%s%s", base, base[0] ? "/" : "", name);
+  if (length < 0 || (size_t)length >= sizeof path) {
+    return false;
+  }
+  snprintf(file, sizeof file, "%s/model.json", path);
+  if (access(file, F_OK) != 0) {
+    return false;
+  }
+  memcpy(folder, path, (size_t)length + 1);
+  return true;
+}
+
+/* The folder that this program lies in, "." where the system does not say. */
+static void program_folder(char folder[VAMP_PATH_SIZE]) {
+  ssize_t length = readlink("/proc/self/exe", folder, VAMP_PATH_SIZE - 1);
+  if (length <= 0) {
+    snprintf(folder, VAMP_PATH_SIZE, ".");
+    return;
+  }
+  folder[length] = '\0';
+  char *slash = strrchr(folder, '/');
+  if (slash) {
+    *slash = '\0';
+  }
+}
+
+int vamp_model_find(const char *name, char folder[VAMP_PATH_SIZE], struct vamp_error *error) {
+  const char *given = name ? name : getenv("VAMP_MODEL");
+  if (given && given[0] && try_folder("", given, folder)) {
+    return 0;
+  }
+  const char *wanted = given && given[0] ? given : "small";
+  if (strchr(wanted, '/')) {
+    return vamp_fail(error, VAMP_IO, "%s is not a model folder: it has no model.json", wanted);
+  }
+  char program[VAMP_PATH_SIZE - 64], base[VAMP_PATH_SIZE];
+  char whole[VAMP_PATH_SIZE];
+  program_folder(whole);
+  snprintf(program, sizeof program, "%.*s", (int)sizeof program - 1, whole);
+  const char *const places[] = {"models", "../models", "../share/vampd/models"};
+  for (int i = 0; i < 3; i++) {
+    if (i == 0) {
+      snprintf(base, sizeof base, "models");
+    } else {
+      snprintf(base, sizeof base, "%s/%s", program, places[i]);
+    }
+    if (try_folder(base, wanted, folder)) {
+      return 0;
+    }
+  }
+  return vamp_fail(error, VAMP_IO,
+                   "found no model '%s' in models/, in %.150s/../models or in %.150s/../share/vampd/models; "
+                   "name a model folder with -m or in $VAMP_MODEL",
+                   wanted, program, program);
+}
+
+/* "fp32", "bf16" or nothing. */
+static int parse_precision(const struct vamp_settings *settings, struct vamp_device_options *options,
+                           struct vamp_error *error) {
+  const char *text = settings->precision;
+  options->threads = settings->threads;
+  options->precision_given = text != NULL;
+  if (!text) {
+    return 0;
+  }
+  if (strcmp(text, "fp32") != 0 && strcmp(text, "bf16") != 0) {
+    return vamp_fail_field(error, VAMP_INVALID, "/precision", "it is fp32 or bf16, not '%s'", text);
+  }
+  options->precision = strcmp(text, "bf16") == 0 ? VAMP_PRECISION_BF16 : VAMP_PRECISION_FP32;
+  return 0;
+}
+
+int vamp_session_open(const struct vamp_settings *settings, const struct vamp_model_config *random,
+                      struct vamp_session *session, struct vamp_error *error) {
+  *session = (struct vamp_session){0};
+  double started = vamp_clock();
+  struct vamp_device_options options = {0};
+  char folder[VAMP_PATH_SIZE] = "";
+  int status = parse_precision(settings, &options, error);
+  if (status == 0 && !random) {
+    status = vamp_model_find(settings->model, folder, error);
+  }
+  if (status == 0) {
+    status = vamp_cpu_open(&options, &session->device, error);
+  }
+  if (status == 0) {
+    status = random ? vamp_model_random(random, 1, session->device, &session->model, error)
+                    : vamp_model_open(folder, session->device, &session->model, error);
+  }
+  if (status == 0) {
+    status = vamp_loop_create(session->model, NULL, &session->loop, error);
+  }
+  if (status < 0) {
+    vamp_session_close(session);
+    return status;
+  }
+  session->config = vamp_model_config(session->model);
+  session->load_seconds = vamp_clock() - started;
+  return 0;
+}
+
+void vamp_session_close(struct vamp_session *session) {
+  if (session->loop) {
+    vamp_loop_free(session->loop);
+  }
+  if (session->model) {
+    vamp_model_free(session->model);
+  }
+  if (session->device) {
+    session->device->close(session->device);
+  }
+  *session = (struct vamp_session){0};
+}
+
+int vamp_session_event(struct vamp_session *session, struct vamp_event *event, struct vamp_error *error) {
+  for (;;) {
+    if (vamp_loop_next_event(session->loop, event)) {
+      return 0;
+    }
+    int status = vamp_loop_step(session->loop, error);
+    if (status < 0 && !vamp_loop_next_event(session->loop, event)) {
+      return status;
+    }
+    if (status < 0) {
+      return 0; /* the jobs' own events say what happened */
+    }
+    if (status == 0) {
+      if (vamp_loop_next_event(session->loop, event)) {
+        return 0;
+      }
+      return vamp_fail(error, VAMP_DEVICE, "the batch loop has stopped with work left; this is a bug");
+    }
+  }
+}
+
+int vamp_session_run(const struct vamp_settings *settings, struct vamp_session *session,
+                     const struct vamp_job *job, struct vamp_result **result, struct vamp_error *error) {
+  uint64_t id;
+  int status = vamp_loop_submit(session->loop, job, &id, error);
+  if (status < 0) {
+    return status;
+  }
+  struct vamp_progress progress;
+  vamp_progress_start(&progress, settings, 1);
+  for (;;) {
+    struct vamp_event event;
+    status = vamp_session_event(session, &event, error);
+    if (status < 0) {
+      break;
+    }
+    if (event.type == VAMP_EVENT_DONE) {
+      *result = event.result;
+      break;
+    }
+    if (event.type == VAMP_EVENT_FAILED || event.type == VAMP_EVENT_CANCELLED) {
+      status = event.type == VAMP_EVENT_FAILED ? event.error.status : VAMP_CANCELLED;
+      if (error) {
+        *error = event.error;
+      }
+      break;
+    }
+    progress.running = (double)event.progress;
+    vamp_progress_draw(&progress, &event);
+  }
+  vamp_progress_clear(&progress);
+  return status;
+}
