@@ -97,8 +97,8 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(SERVER_SRC)) $(LIB)
 unit: $(UNIT_BIN) ## unit tests
 	@failed=0; for t in $(UNIT_BIN); do echo "== $$t"; $$t || failed=1; done; exit $$failed
 
-# Tests find the binaries through $$BUILD, and write below temporary folders only.
-PYTEST := BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -ra -p no:cacheprovider
+# Tests find the binaries through VAMP_BUILD, and write below temporary folders only.
+PYTEST := VAMP_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -ra -p no:cacheprovider
 
 pytest: build ## tests of the command line, of HTTP, of tools, and parity with the reference tensors
 	$(PYTEST) tests
@@ -138,13 +138,14 @@ fuzz-run: $(FUZZ_BIN)
 	@for t in $(FUZZ_BIN); do \
 	  name=$$(basename $$t); corpus=$(BUILD)/corpus/$$name; mkdir -p $$corpus; \
 	  seeds=; if [ -d tests/fuzz/corpus/$$name ]; then seeds=tests/fuzz/corpus/$$name; fi; \
-	  echo "== $$name"; \
-	  $$t -max_total_time=$(SECONDS) -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 -verbosity=0 \
-	    -artifact_prefix=$(BUILD)/ $$corpus $$seeds || exit 1; \
+	  if $$t -max_total_time=$(SECONDS) -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
+	      -artifact_prefix=$(BUILD)/$$name- $$corpus $$seeds >$(BUILD)/$$name.log 2>&1; \
+	  then echo "$$name: $$(sed -n 's/^stat::number_of_executed_units: *//p' $(BUILD)/$$name.log) inputs, no fault"; \
+	  else tail -n 60 $(BUILD)/$$name.log; exit 1; fi; \
 	done
 
 demo: build ## one variation of the bundled clip through vampd, into demo-out/
-	@BUILD=$(BUILD) tools/demo
+	@VAMP_BUILD=$(BUILD) tools/demo
 
 bench: $(BUILD)/vamp ## speed of this machine: make bench ARGS="--dims official --repeat 3"
 	$(BUILD)/vamp bench $(ARGS)

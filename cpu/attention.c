@@ -74,9 +74,9 @@ int cpu_attention(struct vamp_device *base, const struct vamp_weight *bias,
   return status;
 }
 
-/* Keys, values, six queries and their scores, in float (bfloat16 needs less), each rounded up to whole
- * panels of 64. */
+/* Keys, values, six queries, their scores and the bias, in float (bfloat16 needs less), each rounded up to
+ * whole panels of 64. */
 size_t simd_attention_scratch(int frames, int head_size) {
   size_t padded = ((size_t)frames + 63) / 64 * 64, depth = ((size_t)head_size + 63) / 64 * 64;
-  return sizeof(float) * (2 * padded * depth + 6 * depth + 12 * padded) + 4096;
+  return sizeof(float) * (2 * padded * depth + 6 * depth + 14 * padded) + 4096;
 }

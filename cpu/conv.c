@@ -315,7 +315,7 @@ static int gather_tile(const struct conv_job *j, const struct cpu_tile *tile, ch
     memcpy(windows + (size_t)r * window, x + (size_t)r * (size_t)shape->stride * row, window);
   }
   for (int t = 0; t < c->linear->tiles; t++) {
-    int status = cpu_linear_tile(j->device, c->linear, t, tile->rows, windows, y, at);
+    int status = cpu_linear_tile(c->linear, t, tile->rows, windows, y, at);
     if (status) {
       return status;
     }
@@ -346,7 +346,7 @@ static int transposed_tile(const struct conv_job *j, const struct cpu_tile *tile
   float *taps = cpu_carve(&at, sizeof *taps * ONEDNN_MAX_ROWS * taps_row);
   fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha, first - before, rows, x);
   for (int t = 0; t < c->linear->tiles; t++) {
-    int status = cpu_linear_tile(j->device, c->linear, t, rows, x, y, at);
+    int status = cpu_linear_tile(c->linear, t, rows, x, y, at);
     if (status) {
       return status;
     }
@@ -394,14 +394,14 @@ static size_t conv_scratch(const struct cpu_device *device, const struct cpu_con
     return cpu_carved(act * in * (size_t)((ONEDNN_MAX_ROWS - 1) * s->stride + s->kernel)) +
            cpu_carved(act * in * (size_t)s->kernel * ONEDNN_MAX_ROWS) +
            cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n) +
-           cpu_linear_scratch(device, c->linear);
+           cpu_linear_scratch(device);
   case CPU_CONV_TRANSPOSED:
     break;
   }
   return cpu_carved(act * in * ONEDNN_MAX_ROWS) +
          cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n) +
          cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)c->linear->n) +
-         cpu_linear_scratch(device, c->linear);
+         cpu_linear_scratch(device);
 }
 
 int cpu_conv(struct vamp_device *base, const struct vamp_weight *conv, const struct vamp_weight *alpha,

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "cpu/internal.h"
 
@@ -15,7 +16,17 @@
 static const size_t max_scratch = (size_t)1 << 32;
 
 void *cpu_allocate(size_t bytes) {
-  return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+  const size_t huge = (size_t)1 << 21;
+  if (bytes < 2 * huge) {
+    return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+  }
+  /* Huge pages: fewer faults at first touch and fewer misses in the address cache. A hint: may fail. */
+  bytes = (bytes + huge - 1) / huge * huge;
+  void *memory = aligned_alloc(huge, bytes);
+  if (memory) {
+    madvise(memory, bytes, MADV_HUGEPAGE);
+  }
+  return memory;
 }
 
 int cpu_scratch_reserve(struct cpu_device *device, size_t bytes) {
@@ -62,7 +73,7 @@ int64_t cpu_tiles(const struct vamp_packing *packing, int size, struct cpu_tile 
 
 static int allocate(struct vamp_device *device, size_t bytes, void **memory, struct vamp_error *error) {
   (void)device;
-  void *m = cpu_allocate(bytes);
+  void *m = bytes < SIZE_MAX / 2 ? cpu_allocate(bytes + cpu_row_slack) : NULL;
   if (!m) {
     return vamp_fail(error, VAMP_MEMORY, "out of memory: %zu bytes", bytes);
   }

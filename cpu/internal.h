@@ -46,7 +46,10 @@ static inline size_t cpu_carved(size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
-void *cpu_allocate(size_t bytes); /* 64-byte aligned; NULL when out of memory */
+/* Bytes readable behind every buffer of the device: products take rows by whole classes. */
+static const size_t cpu_row_slack = (size_t)1 << 21;
+
+void *cpu_allocate(size_t bytes); /* 64-byte aligned, freed by free(); NULL when out of memory */
 
 enum cpu_kind { CPU_VECTOR, CPU_LINEAR, CPU_CONV, CPU_UNIT, CPU_EMBEDDING, CPU_QUANTIZER };
 
@@ -124,12 +127,11 @@ struct cpu_tile {
 /* Cuts every sequence into tiles of `size` rows; *tiles is malloc'd. Returns their number, or -1. */
 int64_t cpu_tiles(const struct vamp_packing *packing, int size, struct cpu_tile **tiles);
 
-/* One product tile with its epilogue left to the caller: y [rows, tile_n] = in * weight. `in` act
- * [rows, k] contiguous; y has room for onednn_row_class(rows) rows. pad is scratch of
- * cpu_linear_scratch bytes. */
-size_t cpu_linear_scratch(const struct cpu_device *device, const struct cpu_linear *linear);
-int cpu_linear_tile(const struct cpu_device *device, const struct cpu_linear *linear, int tile, int rows,
-                    const void *in, float *y, void *pad);
+/* One product tile with its epilogue left to the caller: y [rows, tile_n] = in * weight. in act
+ * [rows, k] contiguous, readable up to the end of its row class, whatever stands there; y has room for as
+ * many rows. pad is scratch of cpu_linear_scratch bytes. */
+size_t cpu_linear_scratch(const struct cpu_device *device);
+int cpu_linear_tile(const struct cpu_linear *linear, int tile, int rows, const void *in, float *y, void *pad);
 /* Builds what tiles of `rows` rows need; outside parallel regions. */
 int cpu_linear_prepare(const struct cpu_linear *linear, int rows, struct vamp_error *error);
 

@@ -39,12 +39,24 @@ static int choose_tiles(int n) {
   return 1;
 }
 
+/* What a tile may read beyond the last row, as cpu_row_slack promises. */
+static int check_slack(int k, struct vamp_error *error) {
+  if ((size_t)k * sizeof(float) * ONEDNN_ROW_STEP > cpu_row_slack) {
+    return vamp_fail(error, VAMP_UNSUPPORTED, "a matrix of %d columns is wider than the CPU backend takes", k);
+  }
+  return 0;
+}
+
 int cpu_linear_create(struct vamp_device *base, int n, int k, bool gated, const float *weight,
                       const float *bias, struct vamp_weight **out, struct vamp_error *error) {
   struct cpu_device *device = cpu_device(base);
+  int status = check_slack(k, error);
+  if (status) {
+    return status;
+  }
   struct cpu_linear *l = calloc(1, sizeof *l);
   float *rows = NULL;
-  int status = VAMP_MEMORY;
+  status = VAMP_MEMORY;
   if (!l) {
     return vamp_fail(error, VAMP_MEMORY, "out of memory");
   }
@@ -97,29 +109,17 @@ err:
   return status;
 }
 
-size_t cpu_linear_scratch(const struct cpu_device *device, const struct cpu_linear *linear) {
-  size_t act = cpu_bf16(device) ? 2 : 4;
-  return cpu_carved(onednn_scratch_size(device->onednn)) +
-         cpu_carved(act * ONEDNN_MAX_ROWS * (size_t)linear->k);
+size_t cpu_linear_scratch(const struct cpu_device *device) {
+  return cpu_carved(onednn_scratch_size(device->onednn));
 }
 
 int cpu_linear_prepare(const struct cpu_linear *linear, int rows, struct vamp_error *error) {
   return onednn_product_prepare(linear->product[0], onednn_row_class(rows), error);
 }
 
-int cpu_linear_tile(const struct cpu_device *device, const struct cpu_linear *linear, int tile, int rows,
-                    const void *in, float *y, void *pad) {
-  char *at = pad;
-  void *library = cpu_carve(&at, onednn_scratch_size(device->onednn));
-  int row_class = onednn_row_class(rows);
-  if (row_class != rows) {
-    /* The class reads more rows than there are: give it zeros, not what lies behind. */
-    size_t row = (cpu_bf16(device) ? 2 : 4) * (size_t)linear->k;
-    memcpy(at, in, row * (size_t)rows);
-    memset(at + row * (size_t)rows, 0, row * (size_t)(row_class - rows));
-    in = at;
-  }
-  return onednn_product_run(linear->product[tile], row_class, in, y, library);
+int cpu_linear_tile(const struct cpu_linear *linear, int tile, int rows, const void *in, float *y,
+                    void *pad) {
+  return onednn_product_run(linear->product[tile], onednn_row_class(rows), in, y, pad);
 }
 
 static void finish_tile(const struct cpu_device *device, const struct cpu_linear *l,
@@ -161,7 +161,7 @@ int cpu_linear(struct vamp_device *base, const struct vamp_weight *linear, enum 
   }
   size_t result = cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)l->tile_n);
   if (!status) {
-    status = cpu_scratch_reserve(device, result + cpu_linear_scratch(device, l));
+    status = cpu_scratch_reserve(device, result + cpu_linear_scratch(device));
   }
   if (!status) {
     int64_t work = count * l->tiles;
@@ -173,7 +173,7 @@ int cpu_linear(struct vamp_device *base, const struct vamp_weight *linear, enum 
       int column = (int)(w / count);
       char *at = cpu_scratch(device);
       float *y = cpu_carve(&at, result);
-      int failed = cpu_linear_tile(device, l, column, tile->rows,
+      int failed = cpu_linear_tile(l, column, tile->rows,
                                    (const char *)in + (size_t)tile->first * row, y, at);
       if (failed) {
         status = failed;
@@ -232,7 +232,7 @@ int cpu_embed(struct vamp_device *base, const struct vamp_weight *embedding,
   const struct cpu_embedding *e = (const struct cpu_embedding *)embedding;
   size_t k = (size_t)e->codebooks * (size_t)e->dimensions, row = device->base.act_size * k;
   int64_t rows = packing->offsets[packing->count];
-  char *gathered = cpu_allocate(row * (size_t)(rows ? rows : 1));
+  char *gathered = cpu_allocate(row * (size_t)rows + cpu_row_slack);
   float *one = malloc(sizeof *one * k);
   int status = VAMP_MEMORY;
   if (gathered && one) {

@@ -13,8 +13,8 @@
 
 #include "vamp/array.h"
 
-static const int row_classes[] = {16, 48, 96, 144, ONEDNN_MAX_ROWS};
-enum { ROW_CLASSES = sizeof row_classes / sizeof row_classes[0] };
+/* Products are built for multiples of 16 rows: at most that many are wasted at the end of a sequence. */
+enum { ROW_CLASSES = ONEDNN_MAX_ROWS / ONEDNN_ROW_STEP };
 
 /* A primitive and the layouts it was made for. */
 struct primitive {
@@ -205,29 +205,19 @@ size_t onednn_scratch_size(const struct onednn *library) {
 }
 
 static int class_index(int row_class) {
-  for (int c = 0; c < ROW_CLASSES; c++) {
-    if (row_classes[c] == row_class) {
-      return c;
-    }
-  }
-  return ROW_CLASSES - 1;
+  return row_class / ONEDNN_ROW_STEP - 1;
 }
 
 int onednn_row_class(int rows) {
-  for (int c = 0; c < ROW_CLASSES; c++) {
-    if (rows <= row_classes[c]) {
-      return row_classes[c];
-    }
-  }
-  return ONEDNN_MAX_ROWS;
+  return (rows + ONEDNN_ROW_STEP - 1) / ONEDNN_ROW_STEP * ONEDNN_ROW_STEP;
 }
 
 /* `weight` NULL: the library chooses the weights' layout. */
 static int product_primitive(struct onednn *library, struct product_shape *shape, int c, layout_ref weight,
                              struct vamp_error *error) {
   dnnl_data_type_t type = shape->bf16 ? dnnl_bf16 : dnnl_f32;
-  dnnl_dims_t in_dims = {row_classes[c], shape->k}, weight_dims = {shape->k, shape->n},
-              out_dims = {row_classes[c], shape->n};
+  int rows = (c + 1) * ONEDNN_ROW_STEP;
+  dnnl_dims_t in_dims = {rows, shape->k}, weight_dims = {shape->k, shape->n}, out_dims = {rows, shape->n};
   layout in = LAYOUT_NONE, any = LAYOUT_NONE, out = LAYOUT_NONE;
   dnnl_primitive_attr_t attributes = NULL;
   struct primitive p = {0};
@@ -248,7 +238,7 @@ static int product_primitive(struct onednn *library, struct product_shape *shape
   if (!ok) {
     primitive_free(&p);
     return vamp_fail(error, VAMP_DEVICE, "oneDNN has no %s product of %d x %d x %d",
-                     shape->bf16 ? "bf16" : "fp32", row_classes[c], shape->n, shape->k);
+                     shape->bf16 ? "bf16" : "fp32", rows, shape->n, shape->k);
   }
   shape->classes[c] = p;
   note_scratch(library, &p);

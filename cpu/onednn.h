@@ -28,8 +28,9 @@ void onednn_close(struct onednn *library);
 /* A weight tile, reordered; holds primitives for every size class of m. */
 struct onednn_product;
 
-/* Rows of the size class that holds `rows` rows (rows <= ONEDNN_MAX_ROWS). */
+/* Rows of the size class that holds `rows` rows (1 <= rows <= ONEDNN_MAX_ROWS). */
 #define ONEDNN_MAX_ROWS 192
+#define ONEDNN_ROW_STEP 16
 int onednn_row_class(int rows);
 
 /* weight [n, k] row-major float (`stride` floats from one of the n rows to the next); bf16: both inputs

@@ -164,7 +164,7 @@ static size_t predict_scratch(const struct prediction *j) {
   size_t row = j->device->base.act_size * (size_t)j->classifier->k;
   return cpu_carved(row * ONEDNN_MAX_ROWS) + cpu_carved(sizeof(int) * ONEDNN_MAX_ROWS) +
          2 * cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)j->vocabulary) + row_scratch(j->vocabulary) +
-         cpu_linear_scratch(j->device, j->classifier);
+         cpu_linear_scratch(j->device);
 }
 
 /* Logits of `rows` gathered positions of codebook c, [rows, vocabulary]. */
@@ -173,7 +173,7 @@ static int classify(const struct prediction *j, int c, int rows, const void *gat
   const struct cpu_linear *l = j->classifier;
   int first = c * j->vocabulary / l->tile_n, last = ((c + 1) * j->vocabulary - 1) / l->tile_n;
   for (int t = first; t <= last; t++) {
-    int status = cpu_linear_tile(j->device, l, t, rows, gathered, tile, pad);
+    int status = cpu_linear_tile(l, t, rows, gathered, tile, pad);
     if (status) {
       return status;
     }

@@ -55,9 +55,7 @@ void vampd_handle_ready(struct vampd_exchange *exchange) {
   } else {
     int jobs = vampd_admission_jobs(&exchange->daemon->admission);
     vampd_answer_json(&exchange->answer, 200, json_pack("{s:s, s:i}", "status", "ready", "jobs", jobs));
-    return;
   }
-  vampd_answer_header(&exchange->answer, "Retry-After", "1");
 }
 
 void vampd_handle_openapi(struct vampd_exchange *exchange) {

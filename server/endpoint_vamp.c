@@ -193,10 +193,6 @@ void vampd_handle_vamp(struct vampd_exchange *exchange) {
     return; /* the exchange is job_done's now */
   }
   vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
-  if (status == VAMP_BUSY) {
-    vampd_answer_header(&exchange->answer, "Retry-After", "%d",
-                        vampd_admission_retry_after(&daemon->admission));
-  }
 err:
   vamp_variation_free(&variation);
   vampd_exchange_finish(exchange);

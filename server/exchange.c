@@ -39,15 +39,12 @@ static void refuse_too_large(struct vampd_exchange *exchange) {
 
 static void refuse_full(struct vampd_exchange *exchange, const char *what) {
   vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_QUEUE_FULL, NULL, "%s Try again later.", what);
-  vampd_answer_header(&exchange->answer, "Retry-After", "%d",
-                      vampd_admission_retry_after(&exchange->daemon->admission));
   exchange->answered = true;
 }
 
 static void refuse_unavailable(struct vampd_exchange *exchange, enum vampd_problem problem,
                                const char *detail) {
   vampd_answer_problem(&exchange->answer, problem, NULL, "%s", detail);
-  vampd_answer_header(&exchange->answer, "Retry-After", "1");
   exchange->answered = true;
 }
 

@@ -80,6 +80,12 @@ static void add_headers(struct MHD_Response *response, const struct vampd_exchan
   for (int i = 0; i < answer->header_count; i++) {
     MHD_add_response_header(response, answer->headers[i].name, answer->headers[i].value);
   }
+  if (answer->status == 429 || answer->status == 503) {
+    char seconds[16];
+    int busy = vampd_admission_retry_after(&exchange->daemon->admission);
+    snprintf(seconds, sizeof seconds, "%d", answer->status == 429 ? busy : 1);
+    MHD_add_response_header(response, "Retry-After", seconds);
+  }
   if (vampd_admission_closed(&exchange->daemon->admission)) {
     MHD_add_response_header(response, "Connection", "close");
   }

@@ -72,7 +72,7 @@ static int read_multipart(struct vampd_exchange *exchange, struct vampd_input *i
       params = &parts[i];
     } else {
       char pointer[sizeof parts[i].name + 1];
-      snprintf(pointer, sizeof pointer, "/%s", parts[i].name);
+      snprintf(pointer, sizeof pointer, "/%.63s", parts[i].name);
       bool plain = strpbrk(parts[i].name, "/~") == NULL;
       vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_FIELD, plain ? pointer : NULL,
                            "Unknown part \"%s\"; known are audio and params.", parts[i].name);

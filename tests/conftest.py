@@ -16,7 +16,7 @@ def root():
 def build():
     """The build folder, with the binaries in it."""
     if not (BUILD / "vamp").exists():
-        pytest.exit(f"{BUILD}/vamp is missing: run `make build` first, or set BUILD", 2)
+        pytest.exit(f"{BUILD}/vamp is missing: run `make build` first, or set VAMP_BUILD", 2)
     return BUILD
 
 

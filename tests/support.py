@@ -1,6 +1,6 @@
 """What the pytest suites share: where things are, tools/convert as a function, and small WAV files with numpy alone.
 
-$BUILD names the build folder (`make pytest` sets it); without it, build/ of the repository is taken.
+$VAMP_BUILD names the build folder (`make pytest` sets it); without it, build/ of the repository is taken.
 """
 import os
 import pathlib
@@ -11,7 +11,7 @@ import sys
 import numpy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILD = pathlib.Path(os.environ.get("BUILD", ROOT / "build")).resolve()
+BUILD = pathlib.Path(os.environ.get("VAMP_BUILD", ROOT / "build")).resolve()
 
 
 def convert(checkpoints, folder):

@@ -3,8 +3,8 @@
  *
  * It runs whole variations through the batch loop, as the daemon does, on synthetic audio. Without -m the
  * model is one of the named sizes with random weights: what is computed does not depend on what the weights
- * are. Reported are medians over --repeat runs. The times of the stages are wall time; with --batch N they
- * are those of the N together.
+ * are. Reported are medians over --repeat runs. A stage's time is that of the clip that spent longest in
+ * it; with --batch, clips take turns, so stages overlap and add up to more than the total.
  *
  * --compare-torch times tools/train/model.py (PyTorch) on the same sizes right after, on the same machine,
  * and takes the best of its runs against the median of ours.

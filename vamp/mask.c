@@ -174,10 +174,10 @@ const struct vamp_command vamp_command_mask = {
         "vampnet/medium, vampnet/large, vampnet/unconditional, vampnet/subtle, vampnet/improvise,\n"
         "vampnet/remix, vampnet/texture, vampnet/generate. They are made for 14 codebooks, 4 of them "
         "coarse.\n",
-    .example = "  vamp mask --frames 574 --preset creative --seed 1 --png mask.png --json mask.json\n"
-               "  vamp mask song.wav --mask '{\"all\": [{\"random\": {\"ratio\": 0.8}}, {\"periodic\": "
-               "{\"interval\": "
-               "7}}]}'\n",
+    .example =
+        "  vamp mask --frames 574 --preset creative --seed 1 --png mask.png --json mask.json\n"
+        "  vamp mask song.wav --svg mask.svg --mask '{\"all\": [{\"pattern\": \"random\", \"ratio\": 0.8},\n"
+        "      {\"not\": {\"pattern\": \"range\", \"start_s\": 2, \"end_s\": 4}}]}'\n",
     .groups = groups,
     .minimum_arguments = 0,
     .maximum_arguments = 1,

@@ -274,9 +274,9 @@ static int read_converted(struct reading *reading, const struct element_type *ty
 
 int vamp_array_read(const char *path, struct vamp_array *array, struct vamp_error *error) {
   struct reading reading = {.descriptor = -1, .path = path};
-  struct vamp_npy_header header;
+  struct vamp_npy_header header = {.dimensions = 0};
   struct vamp_array made = {0};
-  const struct element_type *type;
+  const struct element_type *type = NULL;
   int status = vamp_file_open(path, &reading.descriptor, &reading.size, error);
   if (status) {
     return status;
@@ -334,6 +334,7 @@ static const char *descr_of(enum vamp_dtype dtype) {
 /* Magic, version 1.0, length and dictionary, padded with spaces so that the elements begin at a multiple
  * of 64 bytes. Returns how long it is: at most HEADER_ROOM. */
 static size_t format_header(char *header, const char *descr, int dimensions, const size_t *shape) {
+  static const char start[8] = {'\x93', 'N', 'U', 'M', 'P', 'Y', 1, 0};
   char extents[4 * 24] = "";
   for (int i = 0, length = 0; i < dimensions; i++) {
     const char *comma = i > 0 ? ", " : "";
@@ -345,7 +346,7 @@ static size_t format_header(char *header, const char *descr, int dimensions, con
   size_t used = 10 + (size_t)text, total = (used + 1 + 63) / 64 * 64;
   memset(header + used, ' ', total - used);
   header[total - 1] = '\n';
-  memcpy(header, "\x93NUMPY\x01\x00", 8);
+  memcpy(header, start, sizeof start);
   header[8] = (char)((total - 10) & 0xFF);
   header[9] = (char)((total - 10) >> 8);
   return total;
@@ -384,8 +385,8 @@ int vamp_array_write_memory(enum vamp_dtype dtype, int dimensions, const size_t 
 
 int vamp_array_write(const char *path, enum vamp_dtype dtype, int dimensions, const size_t *shape,
                      const void *data, struct vamp_error *error) {
-  void *bytes;
-  size_t size;
+  void *bytes = NULL;
+  size_t size = 0;
   int status = vamp_array_write_memory(dtype, dimensions, shape, data, &bytes, &size, error);
   if (status) {
     return status;

@@ -23,6 +23,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Bytes of the UTF-8 character (Unicode 15, table 3-7) at `text`, which ends in a zero; 0 where it is none
+ * or a control character. */
+static size_t printable_size(const unsigned char *text) {
+  static const struct {
+    unsigned char first, last, low, high; /* the range of the lead byte, and of the second */
+    size_t size;
+  } forms[] = {{0xC2, 0xC2, 0xA0, 0xBF, 2}, /* U+0080 to U+009F are control characters */
+               {0xC3, 0xDF, 0x80, 0xBF, 2}, {0xE0, 0xE0, 0xA0, 0xBF, 3}, {0xE1, 0xEC, 0x80, 0xBF, 3},
+               {0xED, 0xED, 0x80, 0x9F, 3}, {0xEE, 0xEF, 0x80, 0xBF, 3}, {0xF0, 0xF0, 0x90, 0xBF, 4},
+               {0xF1, 0xF3, 0x80, 0xBF, 4}, {0xF4, 0xF4, 0x80, 0x8F, 4}};
+  if (text[0] < 0x80) {
+    return text[0] >= 0x20 && text[0] != 0x7F;
+  }
+  for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+    if (text[0] >= forms[i].first && text[0] <= forms[i].last) {
+      bool valid = text[1] >= forms[i].low && text[1] <= forms[i].high;
+      for (size_t j = 2; valid && j < forms[i].size; j++) {
+        valid = (text[j] & 0xC0) == 0x80;
+      }
+      return valid ? forms[i].size : 0;
+    }
+  }
+  return 0;
+}
+
 struct vamp_file_label vamp_file_label(const char *name) {
   struct vamp_file_label label;
   const size_t room = sizeof label.text - 1 - 3; /* "..." */
@@ -30,16 +55,19 @@ struct vamp_file_label vamp_file_label(const char *name) {
   const char *prefix = "";
   if (length > room) {
     name += length - room;
-    while (((unsigned char)*name & 0xC0) == 0x80) { /* not into the middle of a UTF-8 character */
+    while (((unsigned char)*name & 0xC0) == 0x80) { /* not into the middle of a character */
       name++;
     }
     prefix = "...";
   }
   snprintf(label.text, sizeof label.text, "%s%s", prefix, name);
-  for (char *c = label.text; *c; c++) {
-    if ((unsigned char)*c < 0x20 || *c == 0x7F) {
+  for (char *c = label.text; *c;) {
+    size_t size = printable_size((const unsigned char *)c);
+    if (size == 0) {
       *c = '?';
+      size = 1;
     }
+    c += size;
   }
   return label;
 }

@@ -10,9 +10,9 @@
 
 #include "vamp/error.h"
 
-/* A name as an error message shows it: its last part where it is long (the cause must still fit into
- * the message), without control characters (a stranger chose it, and messages go to terminals and
- * logs). */
+/* A name as an error message shows it: its last part where it is long (the cause must still fit into the
+ * message), as UTF-8 without control characters (a stranger chose it, and messages go to terminals, logs
+ * and JSON). */
 struct vamp_file_label {
   char text[136];
 };

@@ -98,44 +98,39 @@ static int check_header(struct decoding *decoding, const SF_INFO *info, struct v
   return 0;
 }
 
-/* Room for `frames` more. Doubles, so that the samples are moved a few times only. */
-static int reserve(struct decoding *decoding, size_t frames, struct vamp_error *error) {
+/* Room for `frames` more after those that are there: where they go, or NULL. The room doubles, so that the
+ * samples are moved a few times only. */
+static float *reserve(struct decoding *decoding, size_t frames, struct vamp_error *error) {
   struct vamp_audio *audio = &decoding->audio;
-  if (decoding->capacity - audio->frames >= frames) {
-    return 0;
+  size_t needed = audio->frames + frames, capacity = decoding->capacity;
+  if (capacity < needed) {
+    capacity = 2 * capacity > needed ? 2 * capacity : needed;
+    if (decoding->announced >= (sf_count_t)needed && (uint64_t)decoding->announced < capacity) {
+      capacity = (size_t)decoding->announced;
+    }
+    capacity = capacity < decoding->max_frames ? capacity : decoding->max_frames;
+    float *samples = realloc(audio->samples, capacity * (size_t)audio->channels * sizeof *samples);
+    if (!samples) {
+      vamp_fail(error, VAMP_MEMORY, "out of memory while decoding %s", vamp_file_label(decoding->name).text);
+      return NULL;
+    }
+    audio->samples = samples;
+    decoding->capacity = capacity;
   }
-  size_t capacity = decoding->capacity * 2;
-  if (capacity < audio->frames + frames) {
-    capacity = audio->frames + frames;
-  }
-  if (decoding->announced >= (sf_count_t)(audio->frames + frames) &&
-      (uint64_t)decoding->announced < capacity) {
-    capacity = (size_t)decoding->announced;
-  }
-  if (capacity > decoding->max_frames) {
-    capacity = decoding->max_frames;
-  }
-  float *samples = realloc(audio->samples, capacity * (size_t)audio->channels * sizeof *samples);
-  if (!samples) {
-    return vamp_fail(error, VAMP_MEMORY, "out of memory while decoding %s",
-                     vamp_file_label(decoding->name).text);
-  }
-  audio->samples = samples;
-  decoding->capacity = capacity;
-  return 0;
+  return audio->samples + audio->frames * (size_t)audio->channels;
 }
 
-static int check_samples(const struct decoding *decoding, size_t first, size_t frames,
+/* Looks at samples that were decoded after those that are there. */
+static int check_samples(const struct decoding *decoding, const float *samples, size_t frames,
                          struct vamp_error *error) {
-  const struct vamp_audio *audio = &decoding->audio;
-  const float *samples = audio->samples + first * (size_t)audio->channels;
-  size_t count = frames * (size_t)audio->channels;
-  for (size_t i = 0; i < count; i++) {
+  size_t channels = (size_t)decoding->audio.channels;
+  for (size_t i = 0; i < frames * channels; i++) {
     if (!(fabsf(samples[i]) <= LARGEST_SAMPLE)) { /* also false for NaN */
-      size_t frame = first + i / (size_t)audio->channels;
-      return vamp_fail(
-          error, VAMP_INVALID, "%s holds a sample that is %g, at %.3f s; export it again without it",
-          vamp_file_label(decoding->name).text, (double)samples[i], (double)frame / audio->sample_rate);
+      size_t frame = decoding->audio.frames + i / channels;
+      double seconds = (double)frame / decoding->audio.sample_rate;
+      return vamp_fail(error, VAMP_INVALID,
+                       "%s holds a sample that is %g, at %.3f s; export it again without it",
+                       vamp_file_label(decoding->name).text, (double)samples[i], seconds);
     }
   }
   return 0;
@@ -151,16 +146,15 @@ static int decode(struct decoding *decoding, struct vamp_error *error) {
       return sf_readf_float(decoding->file, one_more, 1) > 0 ? fail_length(decoding, error) : 0;
     }
     wanted = wanted < block ? wanted : block;
-    int status = reserve(decoding, wanted, error);
-    if (status) {
-      return status;
+    float *next = reserve(decoding, wanted, error);
+    if (!next) {
+      return VAMP_MEMORY;
     }
-    float *next = audio->samples + audio->frames * (size_t)audio->channels;
     sf_count_t got = sf_readf_float(decoding->file, next, (sf_count_t)wanted);
     if (got <= 0) {
       return 0;
     }
-    status = check_samples(decoding, audio->frames, (size_t)got, error);
+    int status = check_samples(decoding, next, (size_t)got, error);
     if (status) {
       return status;
     }

@@ -239,8 +239,8 @@ int vamp_audio_write_memory(enum vamp_audio_format format, const float *samples,
 
 int vamp_audio_write_file(const char *path, enum vamp_audio_format format, const float *samples, size_t count,
                           int sample_rate, struct vamp_error *error) {
-  void *data;
-  size_t size;
+  void *data = NULL;
+  size_t size = 0;
   int status = vamp_audio_write_memory(format, samples, count, sample_rate, &data, &size, error);
   if (status) {
     return status;

@@ -176,7 +176,7 @@ static void set_outcome(json_t *object, const struct vamp_mask_context *context,
   if (outcome->codes_before && outcome->codes_after) {
     set(object, "changed", changed(context, outcome), failed);
   }
-  uint8_t *bytes = malloc(tokens * 2);
+  uint8_t *bytes = calloc(tokens, 2);
   if (!bytes) {
     *failed = 1;
     return;

@@ -87,7 +87,7 @@ static int add_negated_layer(struct evaluation *evaluation, const struct vamp_ma
 
 static uint8_t *new_plane(struct evaluation *evaluation) {
   size_t size = (size_t)evaluation->context->codebooks * (size_t)evaluation->context->frames;
-  uint8_t *plane = malloc(size);
+  uint8_t *plane = calloc(size, 1);
   if (!plane) {
     vamp_fail(evaluation->error, VAMP_MEMORY, "out of memory for a mask of %zu tokens.", size);
   }

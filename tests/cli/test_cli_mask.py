@@ -49,6 +49,14 @@ def test_flags_override_a_preset_and_a_mask(vamp, tmp_path):
     assert not b[:4, ::2].any() and b[:4, 1::2].all()
 
 
+def test_the_tree_of_the_help_page(vamp, tmp_path):
+    example = vamp("mask", "--help").stdout.split("example:")[1]
+    tree = example.split("--mask '")[1].split("'")[0]
+    a, _ = mask(vamp, tmp_path, "--mask", tree)
+    start, end = round(2 * 44100 / 768), round(4 * 44100 / 768)
+    assert not a[:, start + 1:end - 1].any() and a[:, :start - 1].mean() > 0.7
+
+
 def test_prefix_and_suffix_are_kept(vamp, tmp_path):
     a, _ = mask(vamp, tmp_path, "--mask-ratio", 1, "--periodic-prompt", 0, "--upper-codebook-mask", 14, "--prefix-s", 1,
                 "--suffix-s", 0.5)

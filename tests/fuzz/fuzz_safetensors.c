@@ -2,9 +2,8 @@
  * Fuzzing the .safetensors reader: any bytes at all must be opened or refused, and every tensor of an
  * opened file must be readable in whole.
  *
- * With clang's libFuzzer, for new inputs:
- *   clang -fsanitize=fuzzer,address,undefined ... fuzz_safetensors.c ; ./fuzz_safetensors -max_len=4096
- * With -DVAMP_FUZZ_REPLAY and any compiler, for the inputs of files: ./fuzz_safetensors FILE...
+ * `make fuzz` runs it with clang's libFuzzer. With -DVAMP_FUZZ_REPLAY and any compiler it is a program
+ * that runs the inputs in its files: fuzz_safetensors FILE...
  *
  * The input is copied into memory of its exact size, so that the sanitizers see a read past its end.
  */

@@ -92,7 +92,7 @@ def write(path, value, package=False, code=None, extra=(), compression=zipfile.Z
     code = code if code is not None else b"\x80\x02" + pickled(value) + b"."
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/LAC/LAC.pth" if package else "archive/data.pkl", code)
-        for storage in storages(value):
+        for storage in {id(storage): storage for storage in storages(value)}.values():
             archive.writestr(f"archive/.data/{storage.key}.storage" if package else f"archive/data/{storage.key}",
                              storage.data)
         archive.writestr("archive/.data/version" if package else "archive/version", "3\n")

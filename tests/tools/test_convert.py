@@ -14,7 +14,7 @@ import zipfile
 import pytest
 
 import checkpoints as made
-from checkpoints import Call, Instance, Name, Raw, Tensors
+from checkpoints import Call, Name, Raw, Tensors
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONVERT = os.path.join(ROOT, "tools", "convert")
@@ -336,6 +336,7 @@ def test_parts_that_do_not_fit(model):
 
 @pytest.mark.parametrize("part, kwargs, text", [
     ("coarse", {"n_layers": 3}, "n_layers is 3"), ("coarse", {"r_cond_dim": 64}, "r_cond_dim"),
+    ("coarse", {"ctrl_dims": {"rms": 1}}, "ctrl_dims"),
     ("c2f", {"noise_mode": "random"}, "noise_mode"), ("codec", {"encoder_rates": [2, 2]}, "encoder_rates"),
     ("codec", {"codebook_dim": 8}, "codebook_dim")])
 def test_hyperparameters_that_contradict_the_tensors(model, part, kwargs, text):
@@ -472,22 +473,20 @@ def codes():
         "long number": (b"\x80\x02L" + b"9" * 5_000_000 + b"L\n.", "damaged"),
         "huge text": (b"\x80\x02X\xff\xff\xff\xff.", "damaged"),
         "huge bytes": (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "damaged"),
-        "huge frame": (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xff.", "no coarse model"),
+        "huge frame": (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xffN.", "no coarse model"),
         "negative long": (b"\x80\x02\x8b\xff\xff\xff\xff.", "damaged"),
         "bad text": (b"\x80\x02X\2\0\0\0\xc3\x28.", "damaged"),
         "append to a number": (b"\x80\x02K\1K\1a.", "no list"),
         "entry of a list": (b"\x80\x02]K\1K\1s.", "no dict"),
         "name of numbers": (b"\x80\x04K\1K\1\x93.", "no text"),
         "billion laughs": (b"\x80\x02" + nested + b".", "no coarse model"),
-        "deep lists": (b"\x80\x02" + b"](" * 400_000 + b"e" * 400_000 + b".", "no coarse model"),
-        "deep tuples": (b"\x80\x02" + b"N" + b"\x85" * 1_500_000 + b".", "no coarse model"),
-        "deep calls": (b"\x80\x02cos\nsystem\nq\0" + b"0N" + b"h\0)\x81" + b"h\0(h\0)\x81l\x85R" * 100_000 + b"b" * 0 + b".",
-                       ""),
-        "deep states": (b"\x80\x02" + b"cos\nsystem\n" + b"q\0)\x81" + b"h\0)\x81" * 300_000 + b"b" * 300_000 + b".",
+        "deep lists": (b"\x80\x02" + b"](" * 300_000 + b"e" * 300_000 + b".", "no coarse model"),
+        "deep tuples": (b"\x80\x02" + b"N" + b"\x85" * 900_000 + b".", "no coarse model"),
+        "deep states": (b"\x80\x02" + b"cos\nsystem\n" + b"q\0)\x81" + b"h\0)\x81" * 200_000 + b"b" * 200_000 + b".",
                         "no coarse model"),
-        "marks": (b"\x80\x02" + b"(" * 1_500_000 + b".", ""),
+        "marks": (b"\x80\x02" + b"(" * 900_000 + b".", ""),
         "too many instructions": (b"\x80\x02" + b"N" * 3_000_000 + b".", "instructions"),
-        "copies": (b"\x80\x02" + b"](" + b"N" * 1000 + b"e" + b"2" * 1_900_000 + b".", "no coarse model"),
+        "copies": (b"\x80\x02" + b"](" + b"N" * 1000 + b"e" + b"2" * 900_000 + b".", "no coarse model"),
         "colliding keys": (b"\x80\x02}(" + b"".join(b"\x8a\x0b" + ((2 ** 61 - 1) * key).to_bytes(11, "little") + b"N"
                                                    for key in range(1, 200_000)) + b"u.", "no coarse model"),
         "a list in itself": (b"\x80\x02]q\0h\0a.", "no coarse model"),
@@ -597,12 +596,16 @@ def test_entries_that_reach_beyond_the_file(model):
 
 # ---- the tensors that the project was given
 
+class Dictionary(dict):
+    """Takes the attributes that PyTorch sets on a state dict."""
+
+
 class Independent(pickle.Unpickler):
     """Another reading of the reference checkpoints, which are our own: names and storage keys only."""
 
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
-            return dict
+            return Dictionary
         if name == "_rebuild_tensor_v2":
             return lambda storage, offset, shape, *rest: (storage, offset, shape)
         return name
@@ -646,4 +649,3 @@ def test_packages_made_by_pytorch(model, tmp_path):
             exporter.save_pickle("VampNet", "VampNet.metadata", {"kwargs": model.kwargs[part]})
     must_work(model.convert())
     model.must_be_equal()
-    assert Instance   # the hand-made form of the same is tested above

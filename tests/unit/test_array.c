@@ -60,7 +60,9 @@ static void save_npy(const char *path, int version, const char *dictionary, cons
   file[6] = (unsigned char)version;
   file[8] = (unsigned char)length;
   file[9] = (unsigned char)(length >> 8);
-  memcpy(file + start, dictionary, length);
+  for (size_t i = 0; i < length; i++) {
+    file[start + i] = (unsigned char)dictionary[i];
+  }
   if (size > 0) {
     memcpy(file + start + length, elements, size);
   }

@@ -86,6 +86,21 @@ static void test_names(void **state) {
   assert_int_equal(vamp_audio_read_memory("text", 4, name, NULL, &audio, &error), VAMP_INVALID);
   assert_non_null(strstr(error.message, "?[2J?.wav is not an audio file"));
   assert_non_null(strstr(error.message, "AIFF")); /* the end of the sentence */
+  /* Messages become JSON: what is not UTF-8, or a control character in it, is replaced; the rest stays. */
+  const char *mixed =
+      "\xc3\xa9\xff\xc3(\xe0\x80\x80\xc2\x9b\xed\xa0\x80\xf0\x9f\x8e\xb5\xf4\x90\x80\x80\xe2\x82";
+  assert_int_equal(vamp_audio_read_memory("text", 4, mixed, NULL, &audio, &error), VAMP_INVALID);
+  char shown[] = "\xc3\xa9##(########\xf0\x9f\x8e\xb5###### is"; /* # for what became a question mark */
+  for (char *c = shown; *c; c++) {
+    *c = *c == '#' ? '?' : *c;
+  }
+  assert_int_equal(strncmp(error.message, shown, strlen(shown)), 0);
+  memset(name, 0, sizeof name); /* cut within a character */
+  for (size_t i = 0; i < 300; i++) {
+    name[i] = "\xe2\x99\xaa"[i % 3];
+  }
+  assert_int_equal(vamp_audio_read_memory("text", 4, name, NULL, &audio, &error), VAMP_INVALID);
+  assert_int_equal(strncmp(error.message, "...\xe2\x99\xaa", 6), 0);
 }
 
 /* ---- cut short ------------------------------------------------------------------------------------ */

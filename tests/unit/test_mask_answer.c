@@ -6,6 +6,12 @@
 #include <math.h>
 #include <stdio.h>
 
+static const char bitmap[] =
+    "{\"pattern\": \"bitmap\", \"codebooks\": [0, 1], \"encoding\": \"run-lengths\", "
+    "\"data\": [[0, 40, 60, 20]]}";
+static const char nested[] =
+    "{\"any\": [{\"all\": [{\"pattern\": \"random\"}, {\"not\": {\"pattern\": \"random\"}}]}, "
+    "{\"prompts\": {\"pattern\": \"periodic\"}, \"dropout\": 0.5, \"codebooks\": [2, null]}]}";
 static const char *const specs[] = {
     "{}",
     "{\"preset\": \"subtle\"}",
@@ -17,18 +23,15 @@ static const char *const specs[] = {
     "{\"upper_codebook_mask\": 0}",
     "{\"upper_codebook_mask\": 0, \"upper_codebooks\": \"mask\"}",
     "{\"upper_codebook_mask\": 14, \"mask_ratio\": 0.1, \"periodic_prompt\": 0}",
-    "{\"mask_ratio\": 0.4, \"periodic_prompt\": 11, \"periodic_width\": 3, \"prefix_s\": 0.7, \"dropout\": "
-    "0.4}",
+    "{\"periodic_prompt\": 11, \"periodic_width\": 3, \"prefix_s\": 0.7, \"dropout\": 0.4}",
     "{\"mask_ratio\": 0.4, \"periodic_prompt\": 0, \"dropout\": 0.4, \"seed\": 12}",
     "{\"pattern\": \"random\", \"ratio\": 0.123456789012345, \"per\": \"frame\"}",
     "{\"pattern\": \"periodic\", \"width\": 2}",
     "{\"pattern\": \"strided\", \"stride\": 9, \"length\": 4, \"offset\": \"random\"}",
     "{\"pattern\": \"block\", \"size\": 17, \"ratio\": 0.4}",
     "{\"pattern\": \"range\", \"start_s\": 0.5, \"end_s\": 1.25, \"name\": \"the middle\"}",
-    "{\"pattern\": \"bitmap\", \"codebooks\": [0, 1], \"encoding\": \"run-lengths\", \"data\": [[0, 40, 60, "
-    "20]]}",
-    "{\"any\": [{\"all\": [{\"pattern\": \"random\"}, {\"not\": {\"pattern\": \"random\"}}]}, "
-    "{\"prompts\": {\"pattern\": \"periodic\"}, \"dropout\": 0.5, \"codebooks\": [2, null]}]}",
+    bitmap,
+    nested,
 };
 #define SPEC_COUNT (sizeof specs / sizeof specs[0])
 

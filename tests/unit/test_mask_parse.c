@@ -219,8 +219,9 @@ static void long_names_leave_valid_text(void **state) {
   for (size_t kind = 0; kind < sizeof characters / sizeof characters[0]; kind++) {
     for (int length = 1; length < 140; length++) {
       char key[600] = "";
-      for (int i = 0; i < length; i++) {
-        strcat(key, characters[kind]);
+      size_t bytes = strlen(characters[kind]);
+      for (size_t i = 0; i < (size_t)length; i++) {
+        memcpy(key + i * bytes, characters[kind], bytes + 1);
       }
       json_t *objects[] = {json_pack("{s:i}", key, 1), json_pack("{s:s}", "preset", key),
                            json_pack("{s:s}", "pattern", key), json_pack("{s:s}", "upper_codebooks", key)};

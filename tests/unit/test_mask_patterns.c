@@ -213,8 +213,9 @@ static void check_laws(const char *a, const char *b, const char *c, bool everywh
       for (const char *from = s ? laws[i].right : laws[i].left; *from; from++) {
         const char *leaf = *from == 'A' ? a : *from == 'B' ? b : *from == 'C' ? c : NULL;
         if (leaf) {
-          strcpy(out, leaf);
-          out += strlen(leaf);
+          size_t length = strlen(leaf);
+          memcpy(out, leaf, length);
+          out += length;
         } else {
           *out++ = *from;
         }

@@ -102,7 +102,7 @@ class Archive:
         """(name, object) of each pickle in the archive, those that most likely are the model first."""
         found = []
         for name, entry in self.entries.items():
-            if storage_key(name) is None and not name.endswith((".py", "/")) and entry.file_size >= 4:
+            if storage_key(name) is None and not name.endswith((".py", "/")) and entry.file_size >= 2:
                 if re.match(rb"\x80[\x02-\x05]", self.guarded(self.read, entry, 2)):
                     found.append((name, entry))
         if not found:

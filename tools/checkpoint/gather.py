@@ -122,11 +122,14 @@ class Modules:
 
 
 def plain(value):
-    """A hyperparameter as Python has it: numbers, texts, and lists of them; anything else is None."""
+    """A hyperparameter as Python has it: numbers, texts, lists of them, True for a dict that is not empty; anything
+    else is None."""
     if type(value) in (bool, int, float, str):
         return value
     if type(value) in (list, tuple) and len(value) <= 64:
         return [item if type(item) in (bool, int, float, str) else None for item in value]
+    if type(value) is Mapping and value.pairs:
+        return True
     return None
 
 

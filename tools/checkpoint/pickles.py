@@ -29,7 +29,7 @@ import pickletools
 from . import CheckpointError
 
 MAX_BYTES = 64 << 20
-MAX_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 1_000_000
 
 
 class Mapping:

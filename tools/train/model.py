@@ -129,12 +129,19 @@ class Mrf(nn.Module):
         return sum(chain(x) for chain in self.mrf_blocks) / len(self.mrf_blocks)
 
 
+class UpConv(nn.ConvTranspose1d):
+    def forward(self, x):
+        if x.dtype == torch.bfloat16:                         # PyTorch 1.13 cannot do this one on a CPU in bf16
+            return F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride, self.padding).bfloat16()
+        return super().forward(x)
+
+
 class DecoderBlock(nn.Module):
     def __init__(self, channels, stride):
         super().__init__()
         self.block = nn.Sequential(
             Snake(channels),
-            weight_norm(nn.ConvTranspose1d(channels, channels // 2, 2 * stride, stride, stride // 2)),
+            weight_norm(UpConv(channels, channels // 2, 2 * stride, stride, stride // 2)),
             Mrf(channels // 2))
 
     def forward(self, x):
@@ -583,7 +590,7 @@ DIMS = {
         "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 16, "n_heads": 20, "embedding_dim": 1280},
     },
     "small": {
-        "codec": {"encoder_dim": 16, "decoder_dim": 256},
+        "codec": {"encoder_dim": 8, "decoder_dim": 256},
         "coarse": {"n_codebooks": 4, "n_layers": 4, "n_heads": 3, "embedding_dim": 192},
         "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 3, "n_heads": 2, "embedding_dim": 128},
     },

@@ -1,0 +1,214 @@
+"""What the tests of the daemon share: a model, a clip, the daemon itself, and a client that checks every answer
+against the contract the daemon serves.
+
+The binary is vampd in $VAMP_BUILD (default: build). The model is a tiny one with random weights, made here, so
+that a generation takes milliseconds; test_small_model.py uses the weights that ship.
+"""
+import http.client
+import io
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import wave
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+
+import contract  # noqa: E402
+import tiny_model  # noqa: E402
+
+VAMPD = os.path.join(os.environ.get("VAMP_BUILD", os.path.join(ROOT, "build")), "vampd")
+START_SECONDS = 60
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self):
+        return json.loads(self.body)
+
+
+def encode_form(parts):
+    """multipart/form-data of (name, bytes) pairs, written by hand so that tests can also write it wrongly."""
+    boundary = "vampd-test-boundary"
+    body = b"".join(
+        b"--%s\r\nContent-Disposition: form-data; name=\"%s\"; filename=\"x\"\r\n\r\n%s\r\n"
+        % (boundary.encode(), name.encode(), data) for name, data in parts)
+    return body + b"--%s--\r\n" % boundary.encode(), f"multipart/form-data; boundary={boundary}"
+
+
+class Daemon:
+    """A running vampd. As a context manager it is stopped at the end, and must then have stopped well."""
+
+    def __init__(self, model, *flags, wait=True):
+        self.process = subprocess.Popen(
+            [VAMPD, "--model", model, "--port", "0", "--data-dir", self.make_folder(), "--threads", "2", *flags],
+            stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        self.log, self.port, self.document = [], None, None
+        self.ready = threading.Event()
+        self.reader = threading.Thread(target=self.read_log, daemon=True)
+        self.reader.start()
+        if wait:
+            self.wait()
+
+    def make_folder(self):
+        self.folder = tempfile.mkdtemp(prefix="vampd-test-")
+        return os.path.join(self.folder, "data")
+
+    def read_log(self):
+        for line in self.process.stderr:
+            self.log.append(line)
+            found = re.fullmatch(r"vampd listening on http://127\.0\.0\.1:(\d+)\n", line)
+            if found:
+                self.port = int(found.group(1))
+                self.ready.set()
+        self.ready.set()
+
+    def wait(self):
+        assert self.ready.wait(START_SECONDS) and self.port, "vampd did not start:\n" + "".join(self.log)
+        self.document = self.request("GET", "/openapi.json", check=False).json()
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+
+    def request(self, method, path, body=None, headers=None, check=True):
+        connection = self.connect()
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            answer = Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+        if check:
+            contract.check_answer(self.document, method, path, answer)
+        return answer
+
+    def form(self, path, *parts, accept=None):
+        body, content_type = encode_form(parts)
+        headers = {"Content-Type": content_type, **({"Accept": accept} if accept else {})}
+        return self.request("POST", path, body, headers)
+
+    def vamp(self, audio, params=None, accept=None):
+        parts = [("audio", audio)]
+        if params is not None:
+            parts.append(("params", json.dumps(params).encode()))
+        return self.form("/v1/vamp", *parts, accept=accept)
+
+    def post(self, path, value, accept=None):
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        headers = {"Content-Type": "application/json", **({"Accept": accept} if accept else {})}
+        return self.request("POST", path, body, headers)
+
+    def socket(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def jobs(self):
+        return self.request("GET", "/readyz").json()["jobs"]
+
+    def wait_for_jobs(self, count, seconds=30):
+        deadline = time.monotonic() + seconds
+        while self.jobs() != count:
+            assert time.monotonic() < deadline, f"never {count} jobs in the house"
+            time.sleep(0.01)
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            code = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self.reader.join(10)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return code
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        code = self.stop()
+        if kind is None:
+            assert code == 0, f"exit code {code}:\n" + "".join(self.log)
+
+
+def make_wav(seconds=1.0, rate=44100, channels=1, seed=0):
+    """A melody of decaying sines with a little noise; the same seed, the same bytes."""
+    draw = random.Random(seed)
+    samples, count = [], int(seconds * rate)
+    frequency = 220.0
+    for i in range(count):
+        if i % (rate // 4) == 0:
+            frequency = 110 * 2 ** (draw.randrange(36) / 12)
+        decay = math.exp(-(i % (rate // 4)) / (rate / 8))
+        value = 0.4 * decay * math.sin(2 * math.pi * frequency * i / rate) + draw.uniform(-0.01, 0.01)
+        samples.extend([int(32767 * value)] * channels)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(channels)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_model.write(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def start(model):
+    """start(*flags) runs another daemon."""
+    assert os.path.exists(VAMPD), f"{VAMPD} is missing: make build"
+    return lambda *flags, **options: Daemon(model, *flags, **options)
+
+
+@pytest.fixture(scope="session")
+def daemon(start):
+    with start("--max-seconds", "30", "--max-body-mb", "4") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def clip():
+    return make_wav()
+
+
+@pytest.fixture(scope="session")
+def long_job(daemon):
+    """long_job(seconds): audio and parameters of a job that takes about that long, or longer."""
+    audio = make_wav(8.0, seed=9)
+    params = {"seed": 1, "mask": {"mask_ratio": 1.0, "upper_codebook_mask": 4}}
+
+    def timed(steps):
+        started = time.monotonic()
+        answer = daemon.vamp(audio, {**params, "sampling": {"coarse_steps": steps}})
+        assert answer.status == 200
+        return time.monotonic() - started
+    timed(2)
+    step = max((timed(34) - timed(2)) / 32, 1e-4)
+
+    def make(seconds):
+        steps = math.ceil(seconds / step)
+        passes = min(16, math.ceil(steps / 256))
+        each = min(256, max(1, math.ceil(steps / passes)))
+        return audio, {"seed": 1, "mask": {"passes": [params["mask"]] * passes}, "sampling": {"coarse_steps": each}}
+    return make
