@@ -26,7 +26,10 @@ CFLAGS ?= -O2 -g
 override CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -I. -fPIC -pthread $(OPENMP) -fno-math-errno
 override LDFLAGS += -pthread $(OPENMP)
 ifneq ($(SANITIZE),)
+# Instrumented code misleads what the compiler believes about the lengths of strings.
+override CFLAGS += -Wno-format-truncation -Wno-maybe-uninitialized
 override CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+export LSAN_OPTIONS := suppressions=$(CURDIR)/tests/leaks.supp:print_suppressions=0
 override LDFLAGS += -fsanitize=$(SANITIZE)
 endif
 

@@ -8,17 +8,17 @@
  * primitive a layer serves every length. Four ways, chosen by shape:
  *
  *   CHANNELS    few channels: our own kernel, channel-first, vectors along time. oneDNN's kernels put
- *               channels into lanes: measured 46 GFLOP/s for 4 channels, where this reaches several times that.
- *   TILE        everything else of stride 1: a oneDNN convolution of fixed size.
- *   GATHER      strided: each window is one contiguous run of the input, so rows are copied and multiplied.
- *   TRANSPOSED  one product gives all taps of all input rows; overlapping taps are added.
+ *               channels into lanes: measured 46 GFLOP/s for 4 channels, where this reaches several times
+ * that. TILE        everything else of stride 1: a oneDNN convolution of fixed size. GATHER      strided:
+ * each window is one contiguous run of the input, so rows are copied and multiplied. TRANSPOSED  one product
+ * gives all taps of all input rows; overlapping taps are added.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu/internal.h"
 
-enum { few_channels = 16, slack = 128 };
+enum { few_channels = 16, slack = 128, transpose_rows = 16 };
 
 static int least(int a, int b) {
   return a < b ? a : b;
@@ -78,8 +78,10 @@ static int conv_linear(struct vamp_device *device, struct cpu_conv *c, const flo
     }
   }
   struct vamp_weight *linear = NULL;
-  int status = transposed ? cpu_linear_create(device, (int)(kernel * out), (int)in, false, matrix, NULL, &linear, error)
-                          : cpu_linear_create(device, (int)out, (int)(kernel * in), false, matrix, NULL, &linear, error);
+  int status =
+      transposed
+          ? cpu_linear_create(device, (int)(kernel * out), (int)in, false, matrix, NULL, &linear, error)
+          : cpu_linear_create(device, (int)out, (int)(kernel * in), false, matrix, NULL, &linear, error);
   c->linear = (struct cpu_linear *)linear;
   free(matrix);
   return status;
@@ -113,14 +115,14 @@ static int conv_make(struct vamp_device *base, const struct vamp_conv_shape *sha
     status = conv_linear(base, c, weight, error);
   } else if (least(shape->in_channels, shape->out_channels) < few_channels) {
     c->way = CPU_CONV_CHANNELS;
-    c->weight = copy_floats(weight, (size_t)shape->in_channels * (size_t)shape->out_channels *
-                                        (size_t)shape->kernel);
+    c->weight =
+        copy_floats(weight, (size_t)shape->in_channels * (size_t)shape->out_channels * (size_t)shape->kernel);
     status = c->weight ? 0 : vamp_fail(error, VAMP_MEMORY, "out of memory");
   } else {
     c->way = CPU_CONV_TILE;
-    status = onednn_conv_create(device->onednn, cpu_bf16(device), c->rows, shape->in_channels,
-                                shape->out_channels, shape->kernel, shape->dilation, weight, bias, &c->tile,
-                                error);
+    status =
+        onednn_conv_create(device->onednn, cpu_bf16(device), c->rows, shape->in_channels, shape->out_channels,
+                           shape->kernel, shape->dilation, weight, bias, &c->tile, error);
   }
   if (status) {
     goto err;
@@ -210,7 +212,8 @@ static void fetch_rows(const struct cpu_device *device, const float *sequence, i
   char *to = out + row * (size_t)(first - from);
   const float *x = sequence + (size_t)first * (size_t)channels;
   if (alpha) {
-    device->simd->snake(x, (int)(last - first), channels, alpha->values, alpha->inverse, cpu_bf16(device), to);
+    device->simd->snake(x, (int)(last - first), channels, alpha->values, alpha->inverse, cpu_bf16(device),
+                        to);
   } else {
     device->simd->to_act(x, (size_t)(last - first) * (size_t)channels, cpu_bf16(device), to);
   }
@@ -227,10 +230,18 @@ static void fetch_channels(const struct cpu_device *device, const float *sequenc
   for (int c = 0; c < channels; c++) {
     float *row = out + (size_t)c * stride;
     memset(row, 0, sizeof *row * (size_t)(first - from));
-    for (int64_t t = first; t < last; t++) {
-      row[t - from] = sequence[(size_t)t * (size_t)channels + (size_t)c];
-    }
     memset(row + (last - from), 0, sizeof *row * (stride - (size_t)(last - from)));
+  }
+  /* Blocks of rows, so that both sides stay within a few cache lines. */
+  for (int64_t block = first; block < last; block += transpose_rows) {
+    int n = (int)(last - block < transpose_rows ? last - block : transpose_rows);
+    const float *x = sequence + (size_t)block * (size_t)channels;
+    for (int c = 0; c < channels; c++) {
+      float *row = out + (size_t)c * stride + (block - from);
+      for (int t = 0; t < n; t++) {
+        row[t] = x[(size_t)t * (size_t)channels + (size_t)c];
+      }
+    }
   }
   if (alpha && last > first) {
     device->simd->snake_channels(out + (first - from), channels, (int)(last - first), stride, alpha->values,
@@ -239,9 +250,14 @@ static void fetch_channels(const struct cpu_device *device, const float *sequenc
 }
 
 static void channels_to_rows(const float *in, size_t stride, int channels, int rows, float *out) {
-  for (int t = 0; t < rows; t++) {
+  for (int block = 0; block < rows; block += transpose_rows) {
+    int n = least(rows - block, transpose_rows);
+    float *y = out + (size_t)block * (size_t)channels;
     for (int c = 0; c < channels; c++) {
-      *out++ = in[(size_t)c * stride + (size_t)t];
+      const float *row = in + (size_t)c * stride + block;
+      for (int t = 0; t < n; t++) {
+        y[(size_t)t * (size_t)channels + (size_t)c] = row[t];
+      }
     }
   }
 }
@@ -400,8 +416,7 @@ static size_t conv_scratch(const struct cpu_device *device, const struct cpu_con
   }
   return cpu_carved(act * in * ONEDNN_MAX_ROWS) +
          cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n) +
-         cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)c->linear->n) +
-         cpu_linear_scratch(device);
+         cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)c->linear->n) + cpu_linear_scratch(device);
 }
 
 int cpu_conv(struct vamp_device *base, const struct vamp_weight *conv, const struct vamp_weight *alpha,
@@ -412,9 +427,7 @@ int cpu_conv(struct vamp_device *base, const struct vamp_weight *conv, const str
   struct conv_job j = {device, c, (const struct cpu_vector *)alpha, apply_tanh, from, to, in, out};
   bool transposed = c->way == CPU_CONV_TRANSPOSED;
   int before = transposed ? (c->shape.kernel + c->shape.stride - 1) / c->shape.stride : 0;
-  int size = transposed                        ? ONEDNN_MAX_ROWS - before
-             : c->way == CPU_CONV_GATHER       ? ONEDNN_MAX_ROWS
-                                               : c->rows;
+  int size = transposed ? ONEDNN_MAX_ROWS - before : c->way == CPU_CONV_GATHER ? ONEDNN_MAX_ROWS : c->rows;
   struct cpu_tile *tiles;
   int64_t count = cpu_tiles(transposed ? from : to, size, &tiles);
   if (count < 0) {
@@ -524,7 +537,8 @@ int cpu_residual_unit(struct vamp_device *base, const struct vamp_weight *unit,
                       float *out) {
   struct cpu_device *device = cpu_device(base);
   const struct cpu_unit *u = (const struct cpu_unit *)unit;
-  struct unit_job j = {device, u->alpha1, u->alpha2, u->first, u->second, packing, scale, accumulate, in, out};
+  struct unit_job j = {device,  u->alpha1, u->alpha2,  u->first, u->second,
+                       packing, scale,     accumulate, in,       out};
   size_t width = (size_t)u->first->shape.in_channels;
   int rows = u->second->rows, hidden = u->first->rows;
   int need = hidden + (u->first->shape.kernel - 1) * u->first->shape.dilation;

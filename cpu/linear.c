@@ -42,7 +42,8 @@ static int choose_tiles(int n) {
 /* What a tile may read beyond the last row, as cpu_row_slack promises. */
 static int check_slack(int k, struct vamp_error *error) {
   if ((size_t)k * sizeof(float) * ONEDNN_ROW_STEP > cpu_row_slack) {
-    return vamp_fail(error, VAMP_UNSUPPORTED, "a matrix of %d columns is wider than the CPU backend takes", k);
+    return vamp_fail(error, VAMP_UNSUPPORTED, "a matrix of %d columns is wider than the CPU backend takes",
+                     k);
   }
   return 0;
 }
@@ -173,8 +174,8 @@ int cpu_linear(struct vamp_device *base, const struct vamp_weight *linear, enum 
       int column = (int)(w / count);
       char *at = cpu_scratch(device);
       float *y = cpu_carve(&at, result);
-      int failed = cpu_linear_tile(l, column, tile->rows,
-                                   (const char *)in + (size_t)tile->first * row, y, at);
+      int failed =
+          cpu_linear_tile(l, column, tile->rows, (const char *)in + (size_t)tile->first * row, y, at);
       if (failed) {
         status = failed;
       } else {
@@ -215,7 +216,8 @@ int cpu_embedding_create(struct vamp_device *device, int codebooks, int entries,
   struct vamp_weight *linear = NULL;
   if (!status) {
     memcpy(e->tables, tables, bytes);
-    status = cpu_linear_create(device, width, codebooks * dimensions, false, projection, bias, &linear, error);
+    status =
+        cpu_linear_create(device, width, codebooks * dimensions, false, projection, bias, &linear, error);
   }
   if (status) {
     cpu_embedding_free(e);

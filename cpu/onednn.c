@@ -288,8 +288,8 @@ static int reorder(struct onednn *library, int rank, const dnnl_dims_t dims, dnn
   if (layout_make(&plain, rank, dims, from_type, tag) &&
       dnnl_memory_create(&source, LAYOUT_REF(plain), library->engine, (void *)from) == dnnl_success &&
       dnnl_memory_create(&target, to, library->engine, bytes) == dnnl_success &&
-      dnnl_reorder_primitive_desc_create(&descriptor, LAYOUT_REF(plain), library->engine, to,
-                                         library->engine, NULL) == dnnl_success &&
+      dnnl_reorder_primitive_desc_create(&descriptor, LAYOUT_REF(plain), library->engine, to, library->engine,
+                                         NULL) == dnnl_success &&
       dnnl_primitive_create(&primitive, descriptor) == dnnl_success &&
       dnnl_stream_create(&stream, library->engine, dnnl_stream_default_flags) == dnnl_success) {
     dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, target}};
@@ -323,8 +323,8 @@ static int reorder(struct onednn *library, int rank, const dnnl_dims_t dims, dnn
   return 0;
 }
 
-int onednn_product_create(struct onednn *library, bool bf16, int n, int k, const float *weight,
-                          size_t stride, struct onednn_product **product, struct vamp_error *error) {
+int onednn_product_create(struct onednn *library, bool bf16, int n, int k, const float *weight, size_t stride,
+                          struct onednn_product **product, struct vamp_error *error) {
   struct onednn_product *p = calloc(1, sizeof *p);
   float *rows = NULL;
   int status;
@@ -472,9 +472,9 @@ int onednn_conv_create(struct onednn *library, bool bf16, int rows, int in_chann
     goto err;
   }
   dnnl_dims_t dims = {out_channels, in_channels, kernel}, bias_dims = {out_channels};
-  status = reorder(library, 3, dims, dnnl_f32, dnnl_oiw, weight,
-                   primitive_layout(&c->primitive, dnnl_query_weights_md), &c->weight_storage, &c->weight,
-                   error);
+  status =
+      reorder(library, 3, dims, dnnl_f32, dnnl_oiw, weight,
+              primitive_layout(&c->primitive, dnnl_query_weights_md), &c->weight_storage, &c->weight, error);
   if (!status && bias) {
     layout plain = LAYOUT_NONE;
     if (!layout_make(&plain, 1, bias_dims, dnnl_f32, dnnl_a)) {

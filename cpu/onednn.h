@@ -35,8 +35,8 @@ int onednn_row_class(int rows);
 
 /* weight [n, k] row-major float (`stride` floats from one of the n rows to the next); bf16: both inputs
  * are bfloat16, the result float either way. */
-int onednn_product_create(struct onednn *library, bool bf16, int n, int k, const float *weight,
-                          size_t stride, struct onednn_product **product, struct vamp_error *error);
+int onednn_product_create(struct onednn *library, bool bf16, int n, int k, const float *weight, size_t stride,
+                          struct onednn_product **product, struct vamp_error *error);
 void onednn_product_free(struct onednn_product *product);
 /* Builds the primitives for a class of rows; call outside parallel regions, before _run. */
 int onednn_product_prepare(struct onednn_product *product, int row_class, struct vamp_error *error);

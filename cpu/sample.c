@@ -114,9 +114,8 @@ static void draw(const struct cpu_device *device, const struct vamp_sequence *s,
   float *p = cpu_carve(&pad, sizeof(float) * ((size_t)vocabulary + 16));
   struct ranked *list = cpu_carve(&pad, sizeof(struct ranked) * (size_t)vocabulary);
   float *plain = cpu_carve(&pad, sizeof(float) * ((size_t)vocabulary + 16));
-  struct vamp_random4 random =
-      vamp_philox(s->seed, (uint32_t)frame, (uint32_t)codebook + 256u * (uint32_t)s->step, s->counter,
-                  s->stream);
+  struct vamp_random4 random = vamp_philox(
+      s->seed, (uint32_t)frame, (uint32_t)codebook + 256u * (uint32_t)s->step, s->counter, s->stream);
   float total = device->simd->exp_sum(logits, vocabulary, 1.0f / s->temperature, p);
   if (s->top_k > 0 || s->top_p < 1 || s->typical_mass > 0) {
     float plain_total = device->simd->exp_sum(logits, vocabulary, 1.0f, plain);
@@ -163,8 +162,8 @@ struct prediction {
 static size_t predict_scratch(const struct prediction *j) {
   size_t row = j->device->base.act_size * (size_t)j->classifier->k;
   return cpu_carved(row * ONEDNN_MAX_ROWS) + cpu_carved(sizeof(int) * ONEDNN_MAX_ROWS) +
-         2 * cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)j->vocabulary) + row_scratch(j->vocabulary) +
-         cpu_linear_scratch(j->device);
+         2 * cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)j->vocabulary) +
+         row_scratch(j->vocabulary) + cpu_linear_scratch(j->device);
 }
 
 /* Logits of `rows` gathered positions of codebook c, [rows, vocabulary]. */
@@ -216,8 +215,8 @@ static int predict_task(const struct prediction *j, const struct task *task) {
       }
       for (int r = 0; r < rows; r++) {
         draw(j->device, s, frame[r], conditioning + c, j->vocabulary,
-             logits + (size_t)r * (size_t)j->vocabulary,
-             (size_t)frame[r] * (size_t)j->predicted + (size_t)c, one);
+             logits + (size_t)r * (size_t)j->vocabulary, (size_t)frame[r] * (size_t)j->predicted + (size_t)c,
+             one);
       }
       rows = 0;
     }

@@ -118,19 +118,19 @@ INLINE vec vexp(vec x) {
   return p * (vec)exponent;
 }
 
-/* sin(x)^2: reduced modulo pi, where the square does not see the sign. Two-term reduction keeps 1e-6
- * absolute for |x| up to some thousands, far beyond what snake meets. */
+/* sin(x)^2, to 1e-6. Reduced modulo pi, where the square does not see the sign, with pi in two terms: good
+ * for |x| up to some thousands, far beyond what snake meets. Then a polynomial in r^2, fitted for the
+ * least greatest error over [-pi/2, pi/2]. */
 INLINE vec sin_squared(vec x) {
   vec n = round_near(x * splat(0.318309886f));
   vec r = x - n * splat(3.140625f) - n * splat(9.67653589793e-4f);
   vec r2 = r * r;
-  vec p = splat(-2.3889859e-08f);
-  p = p * r2 + splat(2.7525562e-06f);
-  p = p * r2 + splat(-1.9840874e-04f);
-  p = p * r2 + splat(8.3333310e-03f);
-  p = p * r2 + splat(-1.6666667e-01f);
-  vec s = r + r * r2 * p;
-  return s * s;
+  vec p = splat(0.000115089831f);
+  p = p * r2 + splat(-0.00311458178f);
+  p = p * r2 + splat(0.044385798f);
+  p = p * r2 + splat(-0.333313529f);
+  p = p * r2 + splat(1.0f);
+  return p * r2;
 }
 
 INLINE vec vsnake(vec x, vec alpha, vec inverse) {
@@ -206,8 +206,7 @@ static void k_rms_norm(const float *x, const float *weight, int rows, int width,
   }
 }
 
-static void k_store(const float *y, int rows, int n, const float *bias, bool bf16, void *out,
-                    size_t stride) {
+static void k_store(const float *y, int rows, int n, const float *bias, bool bf16, void *out, size_t stride) {
   for (int r = 0; r < rows; r++) {
     const float *row = y + (size_t)r * (size_t)n;
     size_t at = (size_t)r * stride;
@@ -428,8 +427,8 @@ INLINE float act_at(bool bf16, const void *p, size_t at) {
 
 /* scores [ROWS][padded] -> exp(score * scale + bias - max); inverse sums. Bias of query i at key j is
  * bias[j - i + frames - 1]. */
-INLINE void softmax_rows(float *scores, size_t padded, int frames, int query, float scale,
-                         const float *bias, float *inverse) {
+INLINE void softmax_rows(float *scores, size_t padded, int frames, int query, float scale, const float *bias,
+                         float *inverse) {
   for (int r = 0; r < ROWS; r++) {
     float *row = scores + (size_t)r * padded;
     int i = query + r < frames ? query + r : frames - 1;
@@ -488,8 +487,8 @@ static void write_rows(const struct simd_attention *a, int query, int panel, con
 static void attention_f32(const struct simd_attention *a) {
   int padded = round_up(a->frames, PANEL), depth = a->head_size;
   int panels = padded / PANEL, value_panels = round_up(depth, PANEL) / PANEL;
-  float *keys = a->scratch;                                   /* [panels][depth][PANEL] */
-  float *values = keys + (size_t)padded * (size_t)depth;      /* [value_panels][padded][PANEL] */
+  float *keys = a->scratch;                                                /* [panels][depth][PANEL] */
+  float *values = keys + (size_t)padded * (size_t)depth;                   /* [value_panels][padded][PANEL] */
   float *queries = values + (size_t)value_panels * PANEL * (size_t)padded; /* [ROWS][depth] */
   float *scores = queries + (size_t)ROWS * (size_t)round_up(depth, LANES); /* [ROWS][padded] */
   float product[ROWS * PANEL], inverse[ROWS];

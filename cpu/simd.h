@@ -17,12 +17,12 @@
 struct simd_attention {
   bool bf16;
   int frames, head_size;
-  size_t row;               /* elements from one frame to the next in q, k, v */
-  const void *q, *k, *v;    /* act [frames, row], at this head's first element */
-  const float *bias;        /* [2 * frames - 1]: added for key - query = -(frames-1) .. frames-1 */
-  void *out;                /* act [frames, out_row], at this head's first element */
+  size_t row;            /* elements from one frame to the next in q, k, v */
+  const void *q, *k, *v; /* act [frames, row], at this head's first element */
+  const float *bias;     /* [2 * frames - 1]: added for key - query = -(frames-1) .. frames-1 */
+  void *out;             /* act [frames, out_row], at this head's first element */
   size_t out_row;
-  void *scratch;            /* simd_attention_scratch(frames, head_size) bytes, 64-byte aligned */
+  void *scratch; /* simd_attention_scratch(frames, head_size) bytes, 64-byte aligned */
 };
 
 size_t simd_attention_scratch(int frames, int head_size);
@@ -43,8 +43,7 @@ struct simd {
   void (*store)(const float *y, int rows, int n, const float *bias, bool bf16, void *out, size_t stride);
   void (*add)(const float *y, int rows, int n, const float *bias, float *out, size_t stride);
   /* y [rows, 2n]: out = y1 * gelu(y2), y1 the first n columns; bias [2n] or NULL. */
-  void (*gated_gelu)(const float *y, int rows, int n, const float *bias, bool bf16, void *out,
-                     size_t stride);
+  void (*gated_gelu)(const float *y, int rows, int n, const float *bias, bool bf16, void *out, size_t stride);
   void (*tanh)(float *x, size_t count);
   /* out = scale * (x + y), or out += that. */
   void (*residual)(const float *x, const float *y, size_t count, float scale, bool accumulate, float *out);

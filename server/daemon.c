@@ -191,7 +191,7 @@ static bool drain(struct vampd *daemon) {
   }
   struct timespec turn = {.tv_nsec = 10000000};
   double deadline = vampd_now() + LINGER_SECONDS;
-  while (daemon->exchanges > 0 && vampd_now() < deadline) {
+  while (daemon->admitted > 0 && vampd_now() < deadline) {
     nanosleep(&turn, NULL);
   }
   return true;

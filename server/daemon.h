@@ -32,12 +32,12 @@ struct vampd {
   struct vampd_work *work;
   struct vampd_device *device;
   struct MHD_Daemon *http;
-  int port;             /* the one that was bound */
-  int lock;             /* of the data folder; -1: none */
-  int signals, wake;    /* signalfd; eventfd by which the device thread reports to main */
-  atomic_bool failed;   /* the model could not be loaded, or the device was lost */
-  atomic_int exchanges; /* alive */
-  uint64_t id_key;      /* request ids: a counter, shifted by what was drawn at start */
+  int port;            /* the one that was bound */
+  int lock;            /* of the data folder; -1: none */
+  int signals, wake;   /* signalfd; eventfd by which the device thread reports to main */
+  atomic_bool failed;  /* the model could not be loaded, or the device was lost */
+  atomic_int admitted; /* exchanges that got into the queue and whose answers are not out yet */
+  uint64_t id_key;     /* request ids: a counter, shifted by what was drawn at start */
   atomic_uint_fast64_t id_count;
 };
 

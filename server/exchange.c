@@ -109,7 +109,6 @@ struct vampd_exchange *vampd_exchange_create(struct vampd *daemon, struct MHD_Co
   if (!exchange) {
     return NULL;
   }
-  atomic_fetch_add(&daemon->exchanges, 1);
   exchange->daemon = daemon;
   exchange->connection = connection;
   exchange->peer = peer;
@@ -125,7 +124,9 @@ struct vampd_exchange *vampd_exchange_create(struct vampd *daemon, struct MHD_Co
   if (announced > max_body(exchange)) {
     refuse_too_large(exchange);
   } else {
-    vampd_watch_deadline(daemon->watch, peer, daemon->options.timeout + (double)announced / SLOWEST_SENDER);
+    bool has_body = exchange->route && exchange->route->slow;
+    vampd_watch_receive(daemon->watch, peer, daemon->options.timeout + (double)announced / SLOWEST_SENDER,
+                        has_body);
   }
   return exchange;
 }
@@ -196,6 +197,8 @@ void vampd_exchange_dispatch(struct vampd_exchange *exchange) {
   if (refuse_entry(exchange, vampd_admission_enter(&daemon->admission))) {
     return;
   }
+  exchange->admitted = true;
+  atomic_fetch_add(&daemon->admitted, 1);
   exchange->task.run = run_slow;
   MHD_suspend_connection(exchange->connection);
   vampd_watch_wait(daemon->watch, exchange->peer, exchange);
@@ -244,6 +247,8 @@ void vampd_exchange_free(struct vampd_exchange *exchange) {
   vampd_answer_free(&exchange->answer);
   free(exchange->content_type);
   free(exchange->accept);
+  if (exchange->admitted) {
+    atomic_fetch_sub(&daemon->admitted, 1);
+  }
   free(exchange);
-  atomic_fetch_sub(&daemon->exchanges, 1);
 }

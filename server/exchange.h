@@ -47,6 +47,7 @@ struct vampd_exchange {
   struct vampd_output output;
   struct vampd_job *job; /* under the watch's lock while waiting */
   bool abandoned;        /* likewise: the client hung up, or the daemon is out of patience */
+  bool admitted;         /* has or had a place in the queue: its answer is waited for at the end */
   atomic_bool answered;  /* `answer` is complete and may be sent */
   struct vampd_answer answer;
   size_t sent; /* bytes of the answer's body, for the log */

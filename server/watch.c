@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -24,6 +25,7 @@ struct vampd_peer {
   struct vampd_peer *next, **from;
   int socket;
   double deadline; /* on vampd_now's clock; 0: none */
+  bool receiving;  /* a body */
   void *waiting;
 };
 
@@ -40,11 +42,19 @@ static bool has_hung_up(const struct vampd_peer *peer) {
   return poll(&poller, 1, 0) == 1 && (poller.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
+/* Hung up in the middle of a body: nothing more will come, and nothing is left to be read. */
+static bool is_cut_off(const struct vampd_peer *peer) {
+  int unread = 0;
+  return has_hung_up(peer) && ioctl(peer->socket, FIONREAD, &unread) == 0 && unread == 0;
+}
+
 static void look(struct vampd_watch *watch) {
   double now = vampd_now();
   for (struct vampd_peer *peer = watch->peers; peer; peer = peer->next) {
-    if (peer->deadline > 0 && now > peer->deadline) {
+    bool late = peer->deadline > 0 && now > peer->deadline;
+    if (late || (peer->receiving && is_cut_off(peer))) {
       peer->deadline = 0;
+      peer->receiving = false;
       shutdown(peer->socket, SHUT_RDWR);
     }
     if (peer->waiting && has_hung_up(peer)) {
@@ -127,6 +137,14 @@ void vampd_watch_remove(struct vampd_watch *watch, struct vampd_peer *peer) {
 void vampd_watch_deadline(struct vampd_watch *watch, struct vampd_peer *peer, double seconds) {
   vampd_watch_lock(watch);
   peer->deadline = seconds > 0 ? vampd_now() + seconds : 0;
+  peer->receiving = false;
+  vampd_watch_unlock(watch);
+}
+
+void vampd_watch_receive(struct vampd_watch *watch, struct vampd_peer *peer, double seconds, bool has_body) {
+  vampd_watch_lock(watch);
+  peer->deadline = seconds > 0 ? vampd_now() + seconds : 0;
+  peer->receiving = has_body;
   vampd_watch_unlock(watch);
 }
 
@@ -134,6 +152,7 @@ void vampd_watch_wait(struct vampd_watch *watch, struct vampd_peer *peer, void *
   vampd_watch_lock(watch);
   peer->waiting = waiting;
   peer->deadline = 0;
+  peer->receiving = false;
   vampd_watch_unlock(watch);
 }
 

@@ -3,8 +3,9 @@
  *
  * libmicrohttpd times out a connection that is silent, but not one that sends a byte every few seconds; and
  * while a connection is suspended it does not look at it at all, so a client that hangs up would have its job
- * run for nobody. The watch knows every connection: it ends those past their deadline, and reports
- * those that wait for an answer and whose client is gone.
+ * run for nobody. Nor does it notice (0.9.75, with epoll) a client that hangs up right behind half a body.
+ * The watch knows every connection: it ends those past their deadline, and reports those that wait for an
+ * answer and whose client is gone.
  *
  * It never closes a socket: shutdown() makes libmicrohttpd see the end and close it. Peers are removed,
  * under the lock, before libmicrohttpd closes their socket, so a number is never another's.
@@ -30,8 +31,12 @@ void vampd_watch_remove(struct vampd_watch *watch, struct vampd_peer *peer);
 /* The connection is shut down `seconds` from now; 0: never. */
 void vampd_watch_deadline(struct vampd_watch *watch, struct vampd_peer *peer, double seconds);
 
-/* From now on `waiting` is handed to `gone` if the client hangs up; NULL ends the wait. Also clears the
- * deadline. */
+/* The same while a request is received; where it `has_body`, also once the client has hung up and all it
+ * sent is read. */
+void vampd_watch_receive(struct vampd_watch *watch, struct vampd_peer *peer, double seconds, bool has_body);
+
+/* From now on `waiting` is handed to `gone` if the client hangs up; NULL ends the wait. Also ends
+ * vampd_watch_receive. */
 void vampd_watch_wait(struct vampd_watch *watch, struct vampd_peer *peer, void *waiting);
 
 /* Calls `each` for everything that is waiting, under the lock. */

@@ -165,9 +165,9 @@ int job_make(const struct vamp_job *submission, const struct vamp_model_config *
   job->codebooks =
       submission->task == VAMP_TASK_COARSE ? config->coarse.n_codebooks : config->codec.n_codebooks;
   job->sample_count = from_samples ? submission->sample_count : 0;
-  job->passes = submission->task == VAMP_TASK_VARIATION                                      ? submission->passes
+  job->passes = submission->task == VAMP_TASK_VARIATION ? submission->passes
                 : submission->task == VAMP_TASK_COARSE || submission->task == VAMP_TASK_FINE ? 1
-                                                                                              : 0;
+                                                                                             : 0;
   job->phase_began = job_now();
   status = copy_submission(submission, job);
   if (status) {
@@ -339,7 +339,8 @@ void chunk_prepare_step(const struct job *job, struct chunk *chunk) {
   int steps = chunk_steps(job);
   s->step = chunk->step;
   s->argmax = sampling->greedy || (float)chunk->step / (float)steps > sampling->sample_cutoff;
-  s->noise = sampling->greedy ? 0 : sampling->mask_temperature * (1.0f - (float)(chunk->step + 1) / (float)steps);
+  s->noise =
+      sampling->greedy ? 0 : sampling->mask_temperature * (1.0f - (float)(chunk->step + 1) / (float)steps);
   s->keep_masked = vamp_schedule_keep_masked(chunk->step, steps, chunk->total, s->masked);
 }
 

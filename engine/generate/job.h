@@ -12,9 +12,9 @@
 struct chunk {
   int64_t first;
   int32_t frames;
-  int32_t total;     /* masked at the start */
-  int step;          /* next step; == steps when done */
-  void *memory;      /* device: the arrays of `sequence` */
+  int32_t total; /* masked at the start */
+  int step;      /* next step; == steps when done */
+  void *memory;  /* device: the arrays of `sequence` */
   struct vamp_sequence sequence;
 };
 
@@ -28,12 +28,12 @@ struct job {
   int64_t frames;
   float *samples; /* [sample_count]; the input, NULL once encoded */
   size_t sample_count;
-  int32_t *codes;                            /* [frames, codebooks] */
-  int passes, pass;                          /* all, current */
-  uint8_t *masks[VAMP_MASK_MAX_PASSES];      /* [codebooks, frames] */
+  int32_t *codes;                       /* [frames, codebooks] */
+  int passes, pass;                     /* all, current */
+  uint8_t *masks[VAMP_MASK_MAX_PASSES]; /* [codebooks, frames] */
   enum vamp_phase phase;
-  int segment;                               /* next of the codec */
-  struct chunk *chunks;                      /* of the current stage, or NULL */
+  int segment;          /* next of the codec */
+  struct chunk *chunks; /* of the current stage, or NULL */
   int chunk_count;
   double work, work_done; /* in frames of one coarse step, for progress and order */
   double phase_began;     /* seconds */

@@ -53,8 +53,8 @@ struct vamp_loop {
 
 /* ---- submissions ---------------------------------------------------------------------------------- */
 
-int vamp_loop_create(struct vamp_model *model, const struct vamp_loop_limits *limits,
-                     struct vamp_loop **out, struct vamp_error *error) {
+int vamp_loop_create(struct vamp_model *model, const struct vamp_loop_limits *limits, struct vamp_loop **out,
+                     struct vamp_error *error) {
   struct vamp_loop *loop = calloc(1, sizeof *loop);
   if (!loop) {
     return vamp_fail(error, VAMP_MEMORY, "out of memory");
@@ -378,8 +378,8 @@ struct turn {
   enum vamp_phase kind;
   int64_t rows, room;
   int count;
-  struct job **jobs; /* [count]: whose work item i is */
-  int *chunks;       /* [count]: coarse and fine */
+  struct job **jobs;             /* [count]: whose work item i is */
+  int *chunks;                   /* [count]: coarse and fine */
   struct vamp_codec_work *codec; /* [count]: encode and decode */
 };
 
@@ -419,8 +419,7 @@ static bool turn_add(struct turn *turn, struct job *job, int chunk, const struct
 static void turn_fill(struct turn *turn, struct job *job, const struct vamp_model *model) {
   if (job->phase == VAMP_COARSE || job->phase == VAMP_FINE) {
     for (int c = 0; c < job->chunk_count; c++) {
-      if (job->chunks[c].step < chunk_steps(job) &&
-          !turn_add(turn, job, c, NULL, job->chunks[c].frames)) {
+      if (job->chunks[c].step < chunk_steps(job) && !turn_add(turn, job, c, NULL, job->chunks[c].frames)) {
         return;
       }
     }
@@ -428,12 +427,12 @@ static void turn_fill(struct turn *turn, struct job *job, const struct vamp_mode
   }
   int segments = vamp_model_segments(model, job->frames);
   for (int i = job->segment; i < segments; i++) {
-    struct vamp_codec_work work = {
-        .segment = vamp_model_segment(model, job->frames, i),
-        .frames = job->frames,
-        .samples = job->phase == VAMP_ENCODING ? job->samples : job->result->samples,
-        .sample_count = job->sample_count,
-        .codes = job->codes};
+    struct vamp_codec_work work = {.segment = vamp_model_segment(model, job->frames, i),
+                                   .frames = job->frames,
+                                   .samples =
+                                       job->phase == VAMP_ENCODING ? job->samples : job->result->samples,
+                                   .sample_count = job->sample_count,
+                                   .codes = job->codes};
     if (!turn_add(turn, job, i, &work, vamp_model_segment_rows(model, job->frames, work.segment))) {
       return;
     }

@@ -23,8 +23,8 @@ static bool within(float x, float low, float high) {
 
 int sampling_check(const struct vamp_sampling *s, int vocabulary, struct vamp_error *error) {
   if (s->coarse_steps < 1 || s->coarse_steps > 256) {
-    return vamp_fail_field(error, VAMP_INVALID, "/sampling/coarse_steps", "coarse_steps must be 1 to 256, not %d",
-                           s->coarse_steps);
+    return vamp_fail_field(error, VAMP_INVALID, "/sampling/coarse_steps",
+                           "coarse_steps must be 1 to 256, not %d", s->coarse_steps);
   }
   if (s->fine_steps < 1 || s->fine_steps > 256) {
     return vamp_fail_field(error, VAMP_INVALID, "/sampling/fine_steps", "fine_steps must be 1 to 256, not %d",
@@ -47,7 +47,8 @@ int sampling_check(const struct vamp_sampling *s, int vocabulary, struct vamp_er
     return vamp_fail_field(error, VAMP_INVALID, "/sampling/top_p", "top_p must be above 0, at most 1");
   }
   if (!within(s->typical_mass, 0.0f, 1.0f)) {
-    return vamp_fail_field(error, VAMP_INVALID, "/sampling/typical_mass", "typical_mass must be 0 (off) to 1");
+    return vamp_fail_field(error, VAMP_INVALID, "/sampling/typical_mass",
+                           "typical_mass must be 0 (off) to 1");
   }
   if (s->typical_min_tokens < 1 || s->typical_min_tokens > (1 << 20)) {
     return vamp_fail_field(error, VAMP_INVALID, "/sampling/typical_min_tokens",

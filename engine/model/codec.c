@@ -145,7 +145,8 @@ static void load_decoder(struct codec *codec, struct source *source) {
     load_conv(codec, source, name, snake, &codec->decoder[s].up);
     for (int c = 0; c < CHAINS; c++) {
       for (int u = 0; u < UNITS; u++) {
-        struct vamp_unit_shape shape = {channels / 2, chain_kernels[c], decoder_dilations[u], chain_kernels[c]};
+        struct vamp_unit_shape shape = {channels / 2, chain_kernels[c], decoder_dilations[u],
+                                        chain_kernels[c]};
         snprintf(name, sizeof name, "decoder.model.%d.block.2.mrf_blocks.%d.block.%d.layer", s + 1, c, u);
         load_unit(codec, source, name, &shape, &codec->decoder[s].units[c][u]);
       }
@@ -158,8 +159,9 @@ static void load_decoder(struct codec *codec, struct source *source) {
 }
 
 /* Reads one tensor of every codebook into one array [codebooks, each]. */
-static float *gather(struct source *source, int codebooks, size_t each, float *(*read)(struct source *, int,
-                     const struct vamp_codec_config *), const struct vamp_codec_config *config) {
+static float *gather(struct source *source, int codebooks, size_t each,
+                     float *(*read)(struct source *, int, const struct vamp_codec_config *),
+                     const struct vamp_codec_config *config) {
   float *all = malloc(sizeof *all * (size_t)codebooks * each);
   if (!all && !source->status) {
     source->status = vamp_fail(source->error, VAMP_MEMORY, "out of memory");
@@ -239,19 +241,22 @@ static int check_rates(const struct vamp_codec_config *config, struct vamp_error
   for (int s = 0; s < config->encoder_rate_count; s++) {
     hop *= config->encoder_rates[s];
     if (config->encoder_rates[s] % 2) {
-      return vamp_fail(error, VAMP_UNSUPPORTED, "encoder_rates: a stride of %d is odd; only even strides work",
+      return vamp_fail(error, VAMP_UNSUPPORTED,
+                       "encoder_rates: a stride of %d is odd; only even strides work",
                        config->encoder_rates[s]);
     }
   }
   for (int s = 0; s < config->decoder_rate_count; s++) {
     if (config->decoder_rates[s] % 2) {
-      return vamp_fail(error, VAMP_UNSUPPORTED, "decoder_rates: a stride of %d is odd; only even strides work",
+      return vamp_fail(error, VAMP_UNSUPPORTED,
+                       "decoder_rates: a stride of %d is odd; only even strides work",
                        config->decoder_rates[s]);
     }
   }
   if (hop != config->hop_length) {
-    return vamp_fail(error, VAMP_INVALID, "encoder_rates multiply to %d and decoder_rates to %d: they must agree",
-                     hop, config->hop_length);
+    return vamp_fail(error, VAMP_INVALID,
+                     "encoder_rates multiply to %d and decoder_rates to %d: they must agree", hop,
+                     config->hop_length);
   }
   if (config->decoder_dim >> config->decoder_rate_count < 1) {
     return vamp_fail(error, VAMP_INVALID, "decoder_dim %d cannot be halved %d times", config->decoder_dim,

@@ -195,7 +195,8 @@ int vamp_model_encode_segments(struct vamp_model *model, int count, const struct
   const int32_t *from = batch.codes;
   for (int i = 0; i < count && !status; i++) {
     struct vamp_segment wide = widened(model, work[i].frames, work[i].segment), kept = work[i].segment;
-    memcpy(work[i].codes + (size_t)kept.first * codebooks, from + (size_t)(kept.first - wide.first) * codebooks,
+    memcpy(work[i].codes + (size_t)kept.first * codebooks,
+           from + (size_t)(kept.first - wide.first) * codebooks,
            sizeof *from * (size_t)kept.frames * codebooks);
     from += (size_t)wide.frames * codebooks;
   }
@@ -315,5 +316,6 @@ int vamp_model_logits(struct vamp_model *model, enum vamp_stage stage, const int
 
 int vamp_model_step(struct vamp_model *model, enum vamp_stage stage, const struct vamp_packing *packing,
                     const struct vamp_sequence *sequences, struct vamp_error *error) {
-  return transformer_step(stage == VAMP_STAGE_COARSE ? model->coarse : model->fine, packing, sequences, error);
+  return transformer_step(stage == VAMP_STAGE_COARSE ? model->coarse : model->fine, packing, sequences,
+                          error);
 }

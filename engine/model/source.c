@@ -63,7 +63,8 @@ float *source_matrix(struct source *source, const char *prefix, int64_t out, int
     return NULL;
   }
   if (source->checkpoint) {
-    source->status = vamp_checkpoint_linear_weight(source->checkpoint, prefix, out, in, &values, source->error);
+    source->status =
+        vamp_checkpoint_linear_weight(source->checkpoint, prefix, out, in, &values, source->error);
     return source->status ? NULL : values;
   }
   return random_values(source, (size_t)(out * in), 0.0f, 1.0f / sqrtf((float)in));

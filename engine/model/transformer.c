@@ -27,8 +27,8 @@ struct transformer {
   struct vamp_weight *embedding;
   struct vamp_weight *bias; /* [32, heads]: layer 0's, shared by all */
   struct layer *layers;
-  struct vamp_weight *norm;       /* [D] */
-  struct vamp_weight *classifier; /* [P * V, D] */
+  struct vamp_weight *norm;             /* [D] */
+  struct vamp_weight *classifier;       /* [P * V, D] */
   struct workspace_buffer x, act, wide; /* [rows, D], [rows, D], [rows, 3D] or [rows, 2D] */
 };
 
@@ -39,8 +39,7 @@ static void load_vector(struct transformer *t, struct source *source, const char
   const int64_t shape = t->config.embedding_dim;
   float *values = source_tensor(source, name, 1, &shape, 1.0f, 0.0f);
   if (!source->status) {
-    source->status =
-        t->device->ops->vector_create(t->device, values, (size_t)shape, vector, source->error);
+    source->status = t->device->ops->vector_create(t->device, values, (size_t)shape, vector, source->error);
   }
   free(values);
 }
@@ -268,7 +267,8 @@ static int forward(struct transformer *t, const struct vamp_packing *packing,
     status = run_layer(t, &t->layers[l], packing);
   }
   if (!status) {
-    status = device->ops->rms_norm(device, t->norm, rows, t->config.embedding_dim, t->x.memory, t->act.memory);
+    status =
+        device->ops->rms_norm(device, t->norm, rows, t->config.embedding_dim, t->x.memory, t->act.memory);
   }
   return status ? vamp_fail(error, status, "the transformer failed on the device") : 0;
 }
@@ -285,7 +285,8 @@ int transformer_step(struct transformer *t, const struct vamp_packing *packing,
   status = device->ops->predict(device, t->classifier, config->n_codebooks, predicted, config->vocab_size,
                                 packing, sequences, t->act.memory);
   if (!status) {
-    status = device->ops->remask(device, config->n_codebooks, predicted, config->vocab_size, packing, sequences);
+    status =
+        device->ops->remask(device, config->n_codebooks, predicted, config->vocab_size, packing, sequences);
   }
   return status ? vamp_fail(error, status, "sampling failed on the device") : 0;
 }

@@ -28,17 +28,18 @@ struct vamp_array {
 /* Number of elements. */
 size_t vamp_array_count(const struct vamp_array *array);
 
-/* Reads a file of at most 1 GiB; float64 and int64 are narrowed to float32 and int32 (out of range:
- * VAMP_INVALID), bool becomes U8. VAMP_INVALID names the file and what is wrong with its header. */
+/* Reads a file of at most 1 GiB (VAMP_LIMIT); float64 becomes float32 and every whole-number type but
+ * uint8 int32 (out of range: VAMP_INVALID), bool becomes U8. VAMP_INVALID names the file and what is wrong
+ * with its header: other types, big-endian numbers, Fortran order, a length that is not the header's. */
 int vamp_array_read(const char *path, struct vamp_array *array, struct vamp_error *error);
 
-/* Writes beside the final name and renames. */
+/* Writes beside the final name and renames. VAMP_UNSUPPORTED for BF16. */
 int vamp_array_write(const char *path, enum vamp_dtype dtype, int dimensions, const size_t *shape,
                      const void *data, struct vamp_error *error);
 
 /* The same bytes in memory; *bytes is malloc'd and the caller's to free. */
-int vamp_array_write_memory(enum vamp_dtype dtype, int dimensions, const size_t *shape,
-                            const void *data, void **bytes, size_t *size, struct vamp_error *error);
+int vamp_array_write_memory(enum vamp_dtype dtype, int dimensions, const size_t *shape, const void *data,
+                            void **bytes, size_t *size, struct vamp_error *error);
 
 void vamp_array_free(struct vamp_array *array);
 
