@@ -20,6 +20,42 @@ static int bucket(int64_t key_minus_query) {
   return half + (far < 15 ? far : 15);
 }
 
+struct attention_job {
+  const struct cpu_device *device;
+  const struct vamp_packing *packing;
+  int heads, head_size;
+  const char *qkv;
+  char *out;
+  const float *relative; /* [heads, span] */
+  size_t span;           /* 2 * longest - 1 */
+};
+
+/* Item: sequence * heads + head. */
+static int attend(void *context, int64_t item, int thread) {
+  const struct attention_job *j = context;
+  int s = (int)(item / j->heads);
+  size_t head = (size_t)(item % j->heads), first = (size_t)j->packing->offsets[s];
+  size_t width = (size_t)j->heads * (size_t)j->head_size, element = j->device->base.act_size;
+  size_t frames = (size_t)(j->packing->offsets[s + 1] - j->packing->offsets[s]);
+  if (frames == 0) {
+    return 0;
+  }
+  const char *q = j->qkv + (first * 3 * width + head * (size_t)j->head_size) * element;
+  struct simd_attention a = {.bf16 = cpu_bf16(j->device),
+                             .frames = (int)frames,
+                             .head_size = j->head_size,
+                             .row = 3 * width,
+                             .q = q,
+                             .k = q + width * element,
+                             .v = q + 2 * width * element,
+                             .bias = j->relative + head * j->span + (j->span + 1) / 2 - frames,
+                             .out = j->out + (first * width + head * (size_t)j->head_size) * element,
+                             .out_row = width,
+                             .scratch = cpu_scratch(j->device, thread)};
+  j->device->simd->attention(&a);
+  return 0;
+}
+
 int cpu_attention(struct vamp_device *base, const struct vamp_weight *bias,
                   const struct vamp_packing *packing, int heads, int head_size, const void *qkv, void *out) {
   struct cpu_device *device = cpu_device(base);
@@ -43,32 +79,10 @@ int cpu_attention(struct vamp_device *base, const struct vamp_weight *bias,
       relative[(size_t)h * span + r] = table[b * heads + h];
     }
   }
+  struct attention_job j = {device, packing, heads, head_size, qkv, out, relative, span};
   int status = cpu_scratch_reserve(device, simd_attention_scratch((int)longest, head_size));
-  size_t width = (size_t)heads * (size_t)head_size, element = device->base.act_size;
   if (!status) {
-    int64_t work = (int64_t)packing->count * heads;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads)
-    for (int64_t w = 0; w < work; w++) {
-      int s = (int)(w / heads);
-      size_t head = (size_t)(w % heads), first = (size_t)packing->offsets[s];
-      int64_t frames = packing->offsets[s + 1] - packing->offsets[s];
-      if (frames == 0) {
-        continue;
-      }
-      const char *q = (const char *)qkv + (first * 3 * width + head * (size_t)head_size) * element;
-      struct simd_attention a = {.bf16 = cpu_bf16(device),
-                                 .frames = (int)frames,
-                                 .head_size = head_size,
-                                 .row = 3 * width,
-                                 .q = q,
-                                 .k = q + width * element,
-                                 .v = q + 2 * width * element,
-                                 .bias = relative + head * span + (size_t)(longest - frames),
-                                 .out = (char *)out + (first * width + head * (size_t)head_size) * element,
-                                 .out_row = width,
-                                 .scratch = cpu_scratch(device)};
-      device->simd->attention(&a);
-    }
+    status = cpu_pool_run(device->pool, (int64_t)packing->count * heads, attend, &j);
   }
   free(relative);
   return status;

@@ -277,6 +277,8 @@ struct conv_job {
   const struct vamp_packing *from, *to;
   const float *in;
   float *out;
+  const struct cpu_tile *tiles;
+  int before; /* TRANSPOSED: rows before a tile that reach into it */
 };
 
 static int conv_tile(const struct conv_job *j, const struct cpu_tile *tile, char *at) {
@@ -313,7 +315,7 @@ static int conv_tile(const struct conv_job *j, const struct cpu_tile *tile, char
   return status;
 }
 
-/* A strided convolution: window t is rows t*stride - padding .. + kernel-1 of the activated input. */
+/* A strided convolution: window t is the rows t*stride - padding + tap*dilation of the activated input. */
 static int gather_tile(const struct conv_job *j, const struct cpu_tile *tile, char *at) {
   const struct cpu_conv *c = j->conv;
   const struct vamp_conv_shape *shape = &c->shape;
@@ -321,14 +323,21 @@ static int gather_tile(const struct conv_job *j, const struct cpu_tile *tile, ch
   int64_t length = j->from->offsets[tile->sequence + 1] - j->from->offsets[tile->sequence];
   int64_t first = tile->first - j->to->offsets[tile->sequence];
   const float *sequence = j->in + (size_t)j->from->offsets[tile->sequence] * (size_t)shape->in_channels;
-  int need = (tile->rows - 1) * shape->stride + shape->kernel;
-  char *x = cpu_carve(&at, row * (size_t)((ONEDNN_MAX_ROWS - 1) * shape->stride + shape->kernel));
+  int span = (shape->kernel - 1) * shape->dilation + 1, need = (tile->rows - 1) * shape->stride + span;
+  char *x = cpu_carve(&at, row * (size_t)((ONEDNN_MAX_ROWS - 1) * shape->stride + span));
   char *windows = cpu_carve(&at, window * ONEDNN_MAX_ROWS);
   float *y = cpu_carve(&at, sizeof *y * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n);
   fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha,
              first * shape->stride - shape->padding, need, x);
+  /* Without dilation a window is one run of memory. */
+  int runs = shape->dilation == 1 ? 1 : shape->kernel;
+  size_t run = window / (size_t)runs;
   for (int r = 0; r < tile->rows; r++) {
-    memcpy(windows + (size_t)r * window, x + (size_t)r * (size_t)shape->stride * row, window);
+    const char *begin = x + (size_t)r * (size_t)shape->stride * row;
+    for (int tap = 0; tap < runs; tap++) {
+      memcpy(windows + (size_t)r * window + (size_t)tap * run,
+             begin + (size_t)tap * (size_t)shape->dilation * row, run);
+    }
   }
   for (int t = 0; t < c->linear->tiles; t++) {
     int status = cpu_linear_tile(c->linear, t, tile->rows, windows, y, at);
@@ -340,13 +349,18 @@ static int gather_tile(const struct conv_job *j, const struct cpu_tile *tile, ch
     j->device->simd->store(y, tile->rows, c->linear->tile_n, c->bias ? c->bias + column : NULL, false, result,
                            (size_t)shape->out_channels);
   }
+  if (j->apply_tanh) {
+    j->device->simd->tanh(j->out + (size_t)tile->first * (size_t)shape->out_channels,
+                          (size_t)tile->rows * (size_t)shape->out_channels);
+  }
   return 0;
 }
 
 /* A transposed convolution, cut by INPUT rows: out[i * stride + j - padding] += taps[i][j]. A tile owns
  * the output rows that begin in its input rows; the rows before it reach into them, so it computes
  * `before` more. */
-static int transposed_tile(const struct conv_job *j, const struct cpu_tile *tile, int before, char *at) {
+static int transposed_tile(const struct conv_job *j, const struct cpu_tile *tile, char *at) {
+  int before = j->before;
   const struct cpu_conv *c = j->conv;
   const struct vamp_conv_shape *shape = &c->shape;
   size_t in_channels = (size_t)shape->in_channels, out_channels = (size_t)shape->out_channels;
@@ -390,6 +404,9 @@ static int transposed_tile(const struct conv_job *j, const struct cpu_tile *tile
         }
       }
     }
+    if (j->apply_tanh) {
+      j->device->simd->tanh(out, out_channels);
+    }
   }
   return 0;
 }
@@ -407,7 +424,7 @@ static size_t conv_scratch(const struct cpu_device *device, const struct cpu_con
     return cpu_carved(act * (size_t)need * in) + cpu_carved(sizeof(float) * (size_t)c->rows * out) +
            cpu_carved(onednn_scratch_size(device->onednn));
   case CPU_CONV_GATHER:
-    return cpu_carved(act * in * (size_t)((ONEDNN_MAX_ROWS - 1) * s->stride + s->kernel)) +
+    return cpu_carved(act * in * (size_t)((ONEDNN_MAX_ROWS - 1) * s->stride + need - c->rows + 1)) +
            cpu_carved(act * in * (size_t)s->kernel * ONEDNN_MAX_ROWS) +
            cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n) +
            cpu_linear_scratch(device);
@@ -419,12 +436,26 @@ static size_t conv_scratch(const struct cpu_device *device, const struct cpu_con
          cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)c->linear->n) + cpu_linear_scratch(device);
 }
 
+static int conv_item(void *context, int64_t item, int thread) {
+  const struct conv_job *j = context;
+  char *at = cpu_scratch(j->device, thread);
+  switch (j->conv->way) {
+  case CPU_CONV_TRANSPOSED:
+    return transposed_tile(j, &j->tiles[item], at);
+  case CPU_CONV_GATHER:
+    return gather_tile(j, &j->tiles[item], at);
+  case CPU_CONV_CHANNELS:
+  case CPU_CONV_TILE:
+    break;
+  }
+  return conv_tile(j, &j->tiles[item], at);
+}
+
 int cpu_conv(struct vamp_device *base, const struct vamp_weight *conv, const struct vamp_weight *alpha,
              bool apply_tanh, const struct vamp_packing *from, const struct vamp_packing *to, const float *in,
              float *out) {
   struct cpu_device *device = cpu_device(base);
   const struct cpu_conv *c = (const struct cpu_conv *)conv;
-  struct conv_job j = {device, c, (const struct cpu_vector *)alpha, apply_tanh, from, to, in, out};
   bool transposed = c->way == CPU_CONV_TRANSPOSED;
   int before = transposed ? (c->shape.kernel + c->shape.stride - 1) / c->shape.stride : 0;
   int size = transposed ? ONEDNN_MAX_ROWS - before : c->way == CPU_CONV_GATHER ? ONEDNN_MAX_ROWS : c->rows;
@@ -433,6 +464,8 @@ int cpu_conv(struct vamp_device *base, const struct vamp_weight *conv, const str
   if (count < 0) {
     return VAMP_MEMORY;
   }
+  struct conv_job j = {device, c,     (const struct cpu_vector *)alpha, apply_tanh, from, to, in, out,
+                       tiles,  before};
   int status = 0;
   for (int64_t t = 0; t < count && !status && c->linear; t++) {
     status = cpu_linear_prepare(c->linear, tiles[t].rows + before, NULL);
@@ -441,14 +474,7 @@ int cpu_conv(struct vamp_device *base, const struct vamp_weight *conv, const str
     status = cpu_scratch_reserve(device, conv_scratch(device, c));
   }
   if (!status) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) reduction(min : status)
-    for (int64_t t = 0; t < count; t++) {
-      char *at = cpu_scratch(device);
-      int failed = transposed                  ? transposed_tile(&j, &tiles[t], before, at)
-                   : c->way == CPU_CONV_GATHER ? gather_tile(&j, &tiles[t], at)
-                                               : conv_tile(&j, &tiles[t], at);
-      status = failed < status ? failed : status;
-    }
+    status = cpu_pool_run(device->pool, count, conv_item, &j);
   }
   free(tiles);
   return status;
@@ -465,6 +491,7 @@ struct unit_job {
   bool accumulate;
   const float *in;
   float *out;
+  const struct cpu_tile *tiles;
 };
 
 /* Zeroes rows of the hidden signal that lie outside the sequence: the second convolution pads with
@@ -532,13 +559,18 @@ static int unit_tile_channels(const struct unit_job *j, const struct cpu_tile *t
   return 0;
 }
 
+static int unit_item(void *context, int64_t item, int thread) {
+  const struct unit_job *j = context;
+  char *at = cpu_scratch(j->device, thread);
+  return j->first->way == CPU_CONV_TILE ? unit_tile_rows(j, &j->tiles[item], at)
+                                        : unit_tile_channels(j, &j->tiles[item], at);
+}
+
 int cpu_residual_unit(struct vamp_device *base, const struct vamp_weight *unit,
                       const struct vamp_packing *packing, float scale, bool accumulate, const float *in,
                       float *out) {
   struct cpu_device *device = cpu_device(base);
   const struct cpu_unit *u = (const struct cpu_unit *)unit;
-  struct unit_job j = {device,  u->alpha1, u->alpha2,  u->first, u->second,
-                       packing, scale,     accumulate, in,       out};
   size_t width = (size_t)u->first->shape.in_channels;
   int rows = u->second->rows, hidden = u->first->rows;
   int need = hidden + (u->first->shape.kernel - 1) * u->first->shape.dilation;
@@ -548,6 +580,8 @@ int cpu_residual_unit(struct vamp_device *base, const struct vamp_weight *unit,
   if (count < 0) {
     return VAMP_MEMORY;
   }
+  struct unit_job j = {device, u->alpha1,  u->alpha2, u->first, u->second, packing,
+                       scale,  accumulate, in,        out,      tiles};
   size_t bytes = rows_way ? cpu_carved(base->act_size * (size_t)need * width) +
                                 cpu_carved(sizeof(float) * (size_t)hidden * width) +
                                 cpu_carved(onednn_scratch_size(device->onednn))
@@ -555,12 +589,7 @@ int cpu_residual_unit(struct vamp_device *base, const struct vamp_weight *unit,
                                 cpu_carved(sizeof(float) * (size_t)rows * width);
   int status = cpu_scratch_reserve(device, bytes);
   if (!status) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) reduction(min : status)
-    for (int64_t t = 0; t < count; t++) {
-      char *at = cpu_scratch(device);
-      int failed = rows_way ? unit_tile_rows(&j, &tiles[t], at) : unit_tile_channels(&j, &tiles[t], at);
-      status = failed < status ? failed : status;
-    }
+    status = cpu_pool_run(device->pool, count, unit_item, &j);
   }
   free(tiles);
   return status;

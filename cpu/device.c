@@ -4,11 +4,12 @@
  * Operations are synchronous here: each returns when it is done, which the contract's "asynchronous in
  * order" allows, and wait() has nothing to wait for.
  */
-#include <omp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "cpu/internal.h"
 
@@ -45,10 +46,6 @@ int cpu_scratch_reserve(struct cpu_device *device, size_t bytes) {
     }
   }
   return 0;
-}
-
-void *cpu_scratch(const struct cpu_device *device) {
-  return device->scratch[omp_get_thread_num()];
 }
 
 int64_t cpu_tiles(const struct vamp_packing *packing, int size, struct cpu_tile **tiles) {
@@ -191,6 +188,7 @@ static void device_close(struct vamp_device *base) {
   free(device->scratch);
   free(device->scratch_size);
   onednn_close(device->onednn);
+  cpu_pool_close(device->pool);
   free(device);
 }
 
@@ -215,9 +213,17 @@ const struct simd *simd_choose(const char *wanted) {
   return &simd_baseline;
 }
 
+/* Those this process may run on, which in a container is fewer than there are. */
+static int processors(void) {
+  cpu_set_t set;
+  int count =
+      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+  return count > 0 ? count : 1;
+}
+
 int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device **out,
                   struct vamp_error *error) {
-  int threads = options->threads > 0 ? options->threads : omp_get_num_procs();
+  int threads = options->threads > 0 ? options->threads : processors();
   if (threads > 1024) {
     return vamp_fail(error, VAMP_INVALID, "%d threads: at most 1024", threads);
   }
@@ -240,7 +246,10 @@ int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device 
     status = vamp_fail(error, VAMP_MEMORY, "out of memory");
     goto err;
   }
-  status = onednn_open(&device->onednn, error);
+  status = cpu_pool_open(threads, &device->pool, error);
+  if (!status) {
+    status = onednn_open(&device->onednn, error);
+  }
   if (status) {
     goto err;
   }

@@ -2,7 +2,7 @@
  * What the files of the CPU backend share: the device, the kinds of weight, and how work is cut.
  *
  * Every operation cuts each sequence into tiles whose size follows from the weight's shape and the
- * sequence's own length, and deals the tiles to threads with OpenMP. A tile is computed by one thread
+ * sequence's own length, and deals the tiles to the threads of its pool. A tile is computed by one thread
  * from start to end, in scratch memory that stays in its cache. Hence the promise of vamp/backend.h: no
  * number depends on the batch or on the number of threads.
  */
@@ -10,6 +10,7 @@
 #define CPU_INTERNAL_H
 
 #include "cpu/onednn.h"
+#include "cpu/pool.h"
 #include "cpu/simd.h"
 #include "vamp/backend.h"
 
@@ -18,6 +19,7 @@ struct cpu_device {
   struct onednn *onednn;
   const struct simd *simd;
   int threads;
+  struct cpu_pool *pool;
   void **scratch;       /* [threads], 64-byte aligned */
   size_t *scratch_size; /* [threads] */
 };
@@ -30,10 +32,12 @@ static inline bool cpu_bf16(const struct cpu_device *device) {
   return device->base.precision == VAMP_PRECISION_BF16;
 }
 
-/* Makes every thread's scratch at least `bytes`; outside parallel regions. */
+/* Makes every thread's scratch at least `bytes`; not while a loop runs. */
 int cpu_scratch_reserve(struct cpu_device *device, size_t bytes);
-/* The calling thread's scratch; inside a parallel region of at most device->threads threads. */
-void *cpu_scratch(const struct cpu_device *device);
+/* A thread's scratch, by the number that cpu_pool_run gave it. */
+static inline char *cpu_scratch(const struct cpu_device *device, int thread) {
+  return device->scratch[thread];
+}
 
 /* Carves aligned pieces off a thread's scratch. */
 static inline void *cpu_carve(char **at, size_t bytes) {
@@ -132,7 +136,7 @@ int64_t cpu_tiles(const struct vamp_packing *packing, int size, struct cpu_tile 
  * many rows. pad is scratch of cpu_linear_scratch bytes. */
 size_t cpu_linear_scratch(const struct cpu_device *device);
 int cpu_linear_tile(const struct cpu_linear *linear, int tile, int rows, const void *in, float *y, void *pad);
-/* Builds what tiles of `rows` rows need; outside parallel regions. */
+/* Builds what tiles of `rows` rows need; not while a loop runs. */
 int cpu_linear_prepare(const struct cpu_linear *linear, int rows, struct vamp_error *error);
 
 /* The operations, by file. A cpu_vector is one allocation, freed by free(). */

@@ -147,6 +147,32 @@ static void finish_tile(const struct cpu_device *device, const struct cpu_linear
   }
 }
 
+struct linear_job {
+  const struct cpu_device *device;
+  const struct cpu_linear *linear;
+  enum vamp_epilogue epilogue;
+  const struct cpu_tile *tiles;
+  int64_t count;
+  const char *in;
+  void *out;
+};
+
+/* Item: column tile * count + row tile, so that neighbours in time share the weights in the cache. */
+static int linear_item(void *context, int64_t item, int thread) {
+  const struct linear_job *j = context;
+  const struct cpu_linear *l = j->linear;
+  const struct cpu_tile *tile = &j->tiles[item % j->count];
+  int column = (int)(item / j->count);
+  size_t row = j->device->base.act_size * (size_t)l->k;
+  char *at = cpu_scratch(j->device, thread);
+  float *y = cpu_carve(&at, sizeof(float) * ONEDNN_MAX_ROWS * (size_t)l->tile_n);
+  int status = cpu_linear_tile(l, column, tile->rows, j->in + (size_t)tile->first * row, y, at);
+  if (!status) {
+    finish_tile(j->device, l, j->epilogue, column, tile, y, j->out);
+  }
+  return status;
+}
+
 int cpu_linear(struct vamp_device *base, const struct vamp_weight *linear, enum vamp_epilogue epilogue,
                const struct vamp_packing *packing, const void *in, void *out) {
   struct cpu_device *device = cpu_device(base);
@@ -165,23 +191,8 @@ int cpu_linear(struct vamp_device *base, const struct vamp_weight *linear, enum 
     status = cpu_scratch_reserve(device, result + cpu_linear_scratch(device));
   }
   if (!status) {
-    int64_t work = count * l->tiles;
-    size_t row = device->base.act_size * (size_t)l->k;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) reduction(min : status)
-    for (int64_t w = 0; w < work; w++) {
-      /* Neighbours in time share the column tile: the weights stay in the cache. */
-      const struct cpu_tile *tile = &tiles[w % count];
-      int column = (int)(w / count);
-      char *at = cpu_scratch(device);
-      float *y = cpu_carve(&at, result);
-      int failed =
-          cpu_linear_tile(l, column, tile->rows, (const char *)in + (size_t)tile->first * row, y, at);
-      if (failed) {
-        status = failed;
-      } else {
-        finish_tile(device, l, epilogue, column, tile, y, out);
-      }
-    }
+    struct linear_job j = {device, l, epilogue, tiles, count, in, out};
+    status = cpu_pool_run(device->pool, count * l->tiles, linear_item, &j);
   }
   free(tiles);
   return status;
@@ -256,17 +267,30 @@ int cpu_embed(struct vamp_device *base, const struct vamp_weight *embedding,
   return status;
 }
 
+struct norm_job {
+  const struct cpu_device *device;
+  const float *weight, *x;
+  char *out;
+  int64_t rows;
+  int width;
+};
+
+enum { norm_rows = 16 };
+
+static int norm_item(void *context, int64_t item, int thread) {
+  (void)thread;
+  const struct norm_job *j = context;
+  int64_t first = item * norm_rows;
+  int rows = (int)(j->rows - first < norm_rows ? j->rows - first : norm_rows);
+  size_t at = (size_t)first * (size_t)j->width;
+  j->device->simd->rms_norm(j->x + at, j->weight, rows, j->width, cpu_bf16(j->device),
+                            j->out + at * j->device->base.act_size);
+  return 0;
+}
+
 int cpu_rms_norm(struct vamp_device *base, const struct vamp_weight *weight, int64_t rows, int width,
                  const float *x, void *out) {
   struct cpu_device *device = cpu_device(base);
-  const float *w = ((const struct cpu_vector *)weight)->values;
-  size_t row = device->base.act_size * (size_t)width;
-  const int64_t chunk = 16;
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-  for (int64_t r = 0; r < rows; r += chunk) {
-    int n = (int)(rows - r < chunk ? rows - r : chunk);
-    device->simd->rms_norm(x + (size_t)r * (size_t)width, w, n, width, cpu_bf16(device),
-                           (char *)out + (size_t)r * row);
-  }
-  return 0;
+  struct norm_job j = {device, ((const struct cpu_vector *)weight)->values, x, out, rows, width};
+  return cpu_pool_run(device->pool, (rows + norm_rows - 1) / norm_rows, norm_item, &j);
 }

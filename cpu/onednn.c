@@ -148,11 +148,12 @@ static void primitive_free(struct primitive *p) {
   *p = (struct primitive){0};
 }
 
-/* Tiles are run by one thread each, so primitives must be planned for one thread. */
-static int threads_set(int threads) {
-  int before = omp_get_max_threads();
-  omp_set_num_threads(threads);
-  return before;
+/* Tiles are run by one thread each: primitives must be planned, and run, without threads of oneDNN's own.
+ * The setting belongs to the calling thread; reading it is cheaper than setting it. */
+static void single_thread(void) {
+  if (omp_get_max_threads() != 1) {
+    omp_set_num_threads(1);
+  }
 }
 
 static bool attributes_make(dnnl_primitive_attr_t *attributes) {
@@ -221,14 +222,13 @@ static int product_primitive(struct onednn *library, struct product_shape *shape
   layout in = LAYOUT_NONE, any = LAYOUT_NONE, out = LAYOUT_NONE;
   dnnl_primitive_attr_t attributes = NULL;
   struct primitive p = {0};
-  int threads = threads_set(1);
+  single_thread();
   bool ok = layout_make(&in, 2, in_dims, type, dnnl_ab) &&
             layout_make(&any, 2, weight_dims, type, dnnl_format_tag_any) &&
             layout_make(&out, 2, out_dims, dnnl_f32, dnnl_ab) && attributes_make(&attributes) &&
             product_descriptor(library->engine, &in, weight ? weight : LAYOUT_REF(any), &out, attributes,
                                &p.descriptor) &&
             dnnl_primitive_create(&p.primitive, p.descriptor) == dnnl_success;
-  threads_set(threads);
   if (attributes) {
     dnnl_primitive_attr_destroy(attributes);
   }
@@ -389,6 +389,7 @@ static int execute(const struct onednn *library, const struct primitive *p, dnnl
   dnnl_memory_t source = NULL, target = NULL, pad = NULL;
   dnnl_stream_t stream = NULL;
   int status = VAMP_DEVICE;
+  single_thread();
   if (dnnl_memory_create(&source, primitive_layout(p, dnnl_query_src_md), library->engine, (void *)in) ==
           dnnl_success &&
       dnnl_memory_create(&target, primitive_layout(p, dnnl_query_dst_md), library->engine, out) ==
@@ -434,7 +435,7 @@ static int conv_primitive(struct onednn_conv *conv, bool bf16, int rows, int in_
               out_dims = {1, out_channels, rows};
   layout in = LAYOUT_NONE, weight = LAYOUT_NONE, bias = LAYOUT_NONE, out = LAYOUT_NONE;
   dnnl_primitive_attr_t attributes = NULL;
-  int threads = threads_set(1);
+  single_thread();
   bool ok = layout_make(&in, 3, in_dims, type, dnnl_nwc) &&
             layout_make(&weight, 3, weight_dims, type, dnnl_format_tag_any) &&
             layout_make(&bias, 1, bias_dims, dnnl_f32, dnnl_a) &&
@@ -442,7 +443,6 @@ static int conv_primitive(struct onednn_conv *conv, bool bf16, int rows, int in_
             conv_descriptor(conv->library->engine, &in, &weight, has_bias ? &bias : NULL, &out, dilation,
                             attributes, &conv->primitive.descriptor) &&
             dnnl_primitive_create(&conv->primitive.primitive, conv->primitive.descriptor) == dnnl_success;
-  threads_set(threads);
   if (attributes) {
     dnnl_primitive_attr_destroy(attributes);
   }

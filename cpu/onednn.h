@@ -4,8 +4,8 @@
  * The rest of the CPU backend cuts its work into tiles of a fixed size, each run by one thread: a
  * product of matrices, or a convolution of stride 1 over rows that already carry their context. So there
  * are few primitives, made once; weights are reordered once; and a tile's numbers cannot depend on what
- * else is in the batch. Parallelism is the caller's: these functions are called inside its OpenMP
- * regions, where oneDNN itself stays single-threaded.
+ * else is in the batch. Parallelism is the caller's: it runs tiles on threads of its own (cpu/pool.h), in
+ * each of which oneDNN is told to stay single-threaded.
  *
  * Distributions ship version 2 (Debian 12) and version 3 of the library, whose C interfaces differ:
  * onednn.c compiles with both, and is the only file that includes its header.
@@ -38,7 +38,7 @@ int onednn_row_class(int rows);
 int onednn_product_create(struct onednn *library, bool bf16, int n, int k, const float *weight, size_t stride,
                           struct onednn_product **product, struct vamp_error *error);
 void onednn_product_free(struct onednn_product *product);
-/* Builds the primitives for a class of rows; call outside parallel regions, before _run. */
+/* Builds the primitives for a class of rows; not while tiles run, before _run. */
 int onednn_product_prepare(struct onednn_product *product, int row_class, struct vamp_error *error);
 /* in [row_class, k] contiguous, out float [row_class, n]; any thread. 0 or VAMP_DEVICE. */
 int onednn_product_run(const struct onednn_product *product, int row_class, const void *in, float *out,

@@ -107,29 +107,59 @@ static int32_t search(const struct simd *simd, const struct cpu_quantizer *q, in
   return simd->nearest(z, q->directions + c * d * (size_t)q->entries, q->dimensions, q->entries);
 }
 
+struct quantize_job {
+  const struct cpu_device *device;
+  const struct cpu_quantizer *quantizer;
+  float *latent;    /* [rows, width] */
+  int32_t *codes;   /* [rows, codebooks] */
+  float *quantized; /* [rows, width] or NULL */
+};
+
+/* Item: a row. */
+static int quantize_row(void *context, int64_t row, int thread) {
+  const struct quantize_job *j = context;
+  const struct cpu_quantizer *q = j->quantizer;
+  const struct simd *simd = j->device->simd;
+  float *residual = j->latent + (size_t)row * (size_t)q->width;
+  float *z = (float *)(void *)cpu_scratch(j->device, thread);
+  float *sum = j->quantized ? j->quantized + (size_t)row * (size_t)q->width : NULL;
+  if (sum) {
+    memset(sum, 0, sizeof *sum * (size_t)q->width);
+  }
+  for (int c = 0; c < q->codebooks; c++) {
+    int32_t code = search(simd, q, c, residual, z);
+    j->codes[(size_t)row * (size_t)q->codebooks + (size_t)c] = code;
+    add_entry(simd, q, c, code, -1.0f, residual);
+    if (sum) {
+      add_entry(simd, q, c, code, 1.0f, sum);
+    }
+  }
+  return 0;
+}
+
 int cpu_quantize(struct vamp_device *base, const struct vamp_weight *quantizer, int64_t rows, float *latent,
                  int32_t *codes, float *quantized) {
   struct cpu_device *device = cpu_device(base);
-  const struct cpu_quantizer *q = (const struct cpu_quantizer *)quantizer;
-  int status = cpu_scratch_reserve(device, sizeof(float) * (size_t)q->dimensions + 64);
-  if (status) {
-    return status;
-  }
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-  for (int64_t r = 0; r < rows; r++) {
-    float *residual = latent + (size_t)r * (size_t)q->width, *z = cpu_scratch(device);
-    float *sum = quantized ? quantized + (size_t)r * (size_t)q->width : NULL;
-    if (sum) {
-      memset(sum, 0, sizeof *sum * (size_t)q->width);
-    }
-    for (int c = 0; c < q->codebooks; c++) {
-      int32_t code = search(device->simd, q, c, residual, z);
-      codes[(size_t)r * (size_t)q->codebooks + (size_t)c] = code;
-      add_entry(device->simd, q, c, code, -1.0f, residual);
-      if (sum) {
-        add_entry(device->simd, q, c, code, 1.0f, sum);
-      }
-    }
+  struct quantize_job j = {device, (const struct cpu_quantizer *)quantizer, latent, codes, quantized};
+  int status = cpu_scratch_reserve(device, sizeof(float) * (size_t)j.quantizer->dimensions + 64);
+  return status ? status : cpu_pool_run(device->pool, rows, quantize_row, &j);
+}
+
+struct dequantize_job {
+  const struct cpu_device *device;
+  const struct cpu_quantizer *quantizer;
+  const int32_t *codes;
+  float *latent;
+};
+
+static int dequantize_row(void *context, int64_t row, int thread) {
+  (void)thread;
+  const struct dequantize_job *j = context;
+  const struct cpu_quantizer *q = j->quantizer;
+  float *out = j->latent + (size_t)row * (size_t)q->width;
+  memset(out, 0, sizeof *out * (size_t)q->width);
+  for (int c = 0; c < q->codebooks; c++) {
+    add_entry(j->device->simd, q, c, j->codes[(size_t)row * (size_t)q->codebooks + (size_t)c], 1.0f, out);
   }
   return 0;
 }
@@ -137,14 +167,6 @@ int cpu_quantize(struct vamp_device *base, const struct vamp_weight *quantizer, 
 int cpu_dequantize(struct vamp_device *base, const struct vamp_weight *quantizer, int64_t rows,
                    const int32_t *codes, float *latent) {
   struct cpu_device *device = cpu_device(base);
-  const struct cpu_quantizer *q = (const struct cpu_quantizer *)quantizer;
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-  for (int64_t r = 0; r < rows; r++) {
-    float *out = latent + (size_t)r * (size_t)q->width;
-    memset(out, 0, sizeof *out * (size_t)q->width);
-    for (int c = 0; c < q->codebooks; c++) {
-      add_entry(device->simd, q, c, codes[(size_t)r * (size_t)q->codebooks + (size_t)c], 1.0f, out);
-    }
-  }
-  return 0;
+  struct dequantize_job j = {device, (const struct cpu_quantizer *)quantizer, codes, latent};
+  return cpu_pool_run(device->pool, rows, dequantize_row, &j);
 }

@@ -145,11 +145,6 @@ static void draw(const struct cpu_device *device, const struct vamp_sequence *s,
   s->confidence[at] = logf(probability > FLT_MIN ? probability : FLT_MIN) + noise;
 }
 
-/* One codebook of one sequence. */
-struct task {
-  int sequence, codebook; /* predicted codebook, from 0 */
-};
-
 struct prediction {
   const struct cpu_device *device;
   const struct cpu_linear *classifier;
@@ -189,18 +184,19 @@ static int classify(const struct prediction *j, int c, int rows, const void *gat
   return 0;
 }
 
-static int predict_task(const struct prediction *j, const struct task *task) {
-  const struct vamp_sequence *s = &j->sequences[task->sequence];
-  int64_t first = j->packing->offsets[task->sequence];
-  int frames = (int)(j->packing->offsets[task->sequence + 1] - first);
-  int c = task->codebook, conditioning = j->codebooks - j->predicted;
+/* Item: sequence * predicted + codebook, counted from the first predicted one. */
+static int predict_item(void *context, int64_t item, int thread) {
+  const struct prediction *j = context;
+  const struct vamp_sequence *s = &j->sequences[item / j->predicted];
+  int64_t first = j->packing->offsets[item / j->predicted];
+  int frames = (int)(j->packing->offsets[item / j->predicted + 1] - first);
+  int c = (int)(item % j->predicted), conditioning = j->codebooks - j->predicted;
   size_t row = j->device->base.act_size * (size_t)j->classifier->k;
-  size_t columns = (size_t)(j->vocabulary > j->classifier->tile_n ? j->vocabulary : j->classifier->tile_n);
-  char *pad = cpu_scratch(j->device);
+  char *pad = cpu_scratch(j->device, thread);
   char *gathered = cpu_carve(&pad, row * ONEDNN_MAX_ROWS);
   int *frame = cpu_carve(&pad, sizeof *frame * ONEDNN_MAX_ROWS);
   float *logits = cpu_carve(&pad, sizeof *logits * ONEDNN_MAX_ROWS * (size_t)j->vocabulary);
-  float *tile = cpu_carve(&pad, sizeof *tile * ONEDNN_MAX_ROWS * columns);
+  float *tile = cpu_carve(&pad, sizeof *tile * ONEDNN_MAX_ROWS * (size_t)j->classifier->tile_n);
   char *one = cpu_carve(&pad, row_scratch(j->vocabulary));
   int rows = 0;
   for (int t = 0; t < frames; t++) {
@@ -236,26 +232,15 @@ int cpu_predict(struct vamp_device *base, const struct vamp_weight *classifier, 
                          .packing = packing,
                          .sequences = sequences,
                          .x = x};
-  size_t wide = (size_t)(j.classifier->tile_n > vocabulary ? j.classifier->tile_n - vocabulary : 0);
-  int status = cpu_scratch_reserve(device, predict_scratch(&j) + wide * sizeof(float) * ONEDNN_MAX_ROWS);
+  int status = 0;
   /* Any number of rows may still be masked: build every class. */
   for (int rows = 1; rows <= ONEDNN_MAX_ROWS && !status; rows = onednn_row_class(rows) + 1) {
     status = cpu_linear_prepare(j.classifier, rows, NULL);
   }
   if (!status) {
-    status = cpu_scratch_reserve(device, predict_scratch(&j) + wide * sizeof(float) * ONEDNN_MAX_ROWS);
+    status = cpu_scratch_reserve(device, predict_scratch(&j));
   }
-  if (status) {
-    return status;
-  }
-  int64_t work = (int64_t)packing->count * predicted;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) reduction(min : status)
-  for (int64_t w = 0; w < work; w++) {
-    struct task task = {(int)(w / predicted), (int)(w % predicted)};
-    int failed = predict_task(&j, &task);
-    status = failed < status ? failed : status;
-  }
-  return status;
+  return status ? status : cpu_pool_run(device->pool, (int64_t)packing->count * predicted, predict_item, &j);
 }
 
 /* ---- remasking ------------------------------------------------------------------------------------ */
@@ -273,17 +258,26 @@ static int by_confidence(const void *a, const void *b) {
   return x->at < y->at ? -1 : 1;
 }
 
-static int remask_sequence(int codebooks, int predicted, int vocabulary, int64_t frames,
-                           const struct vamp_sequence *s) {
-  size_t positions = (size_t)frames * (size_t)predicted, count = 0;
-  int conditioning = codebooks - predicted;
+struct remask_job {
+  int codebooks, predicted, vocabulary;
+  const struct vamp_packing *packing;
+  const struct vamp_sequence *sequences;
+};
+
+/* Item: a sequence. */
+static int remask_item(void *context, int64_t item, int thread) {
+  (void)thread;
+  const struct remask_job *j = context;
+  const struct vamp_sequence *s = &j->sequences[item];
+  size_t frames = (size_t)(j->packing->offsets[item + 1] - j->packing->offsets[item]);
+  size_t predicted = (size_t)j->predicted, codebooks = (size_t)j->codebooks, count = 0;
+  size_t conditioning = codebooks - predicted, positions = frames * predicted;
   struct position *list = malloc(sizeof *list * (positions ? positions : 1));
   if (!list) {
     return VAMP_MEMORY;
   }
   for (size_t at = 0; at < positions; at++) {
-    size_t token = at / (size_t)predicted * (size_t)codebooks + (size_t)conditioning + at % (size_t)predicted;
-    if (s->tokens[token] == vocabulary) {
+    if (s->tokens[at / predicted * codebooks + conditioning + at % predicted] == j->vocabulary) {
       list[count++] = (struct position){s->confidence[at], (uint32_t)at};
     }
   }
@@ -292,23 +286,15 @@ static int remask_sequence(int codebooks, int predicted, int vocabulary, int64_t
   }
   for (size_t i = (size_t)s->keep_masked; i < count; i++) {
     size_t at = list[i].at;
-    size_t token = at / (size_t)predicted * (size_t)codebooks + (size_t)conditioning + at % (size_t)predicted;
-    s->tokens[token] = s->sampled[at];
+    s->tokens[at / predicted * codebooks + conditioning + at % predicted] = s->sampled[at];
     s->committed[at] = s->step;
   }
   free(list);
   return 0;
 }
 
-int cpu_remask(struct vamp_device *base, int codebooks, int predicted, int vocabulary,
+int cpu_remask(struct vamp_device *device, int codebooks, int predicted, int vocabulary,
                const struct vamp_packing *packing, const struct vamp_sequence *sequences) {
-  struct cpu_device *device = cpu_device(base);
-  int status = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) reduction(min : status)
-  for (int s = 0; s < packing->count; s++) {
-    int failed = remask_sequence(codebooks, predicted, vocabulary,
-                                 packing->offsets[s + 1] - packing->offsets[s], &sequences[s]);
-    status = failed < status ? failed : status;
-  }
-  return status;
+  struct remask_job j = {codebooks, predicted, vocabulary, packing, sequences};
+  return cpu_pool_run(cpu_device(device)->pool, packing->count, remask_item, &j);
 }

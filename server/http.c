@@ -149,7 +149,10 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
 
 static void log_message(void *context, const char *format, va_list arguments) {
   (void)context;
-  vampd_log_list(format, arguments);
+  char message[512];
+  vsnprintf(message, sizeof message, format, arguments);
+  message[strcspn(message, "\r\n")] = '\0';
+  vampd_log("http: %s", message);
 }
 
 static bool is_loopback(const struct sockaddr *address) {
@@ -160,13 +163,16 @@ static bool is_loopback(const struct sockaddr *address) {
 }
 
 static int port_of(int socket) {
-  struct sockaddr_storage bound = {0};
+  union {
+    struct sockaddr any;
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+  } bound = {.six = {0}};
   socklen_t length = sizeof bound;
-  if (getsockname(socket, (struct sockaddr *)&bound, &length) != 0) {
+  if (getsockname(socket, &bound.any, &length) != 0) {
     return 0;
   }
-  return bound.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&bound)->sin6_port)
-                                     : ntohs(((struct sockaddr_in *)&bound)->sin_port);
+  return ntohs(bound.any.sa_family == AF_INET6 ? bound.six.sin6_port : bound.four.sin_port);
 }
 
 /* A listening socket at one address, or -1 with errno. */

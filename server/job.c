@@ -90,7 +90,7 @@ int vampd_job_submit(struct vampd_job *job, struct vamp_error *error) {
   }
   pthread_mutex_unlock(&job->mutex);
   if (status != VAMP_OK) {
-    vampd_job_release(job);
+    atomic_fetch_sub(&job->references, 1); /* the device's; ours is still there */
   }
   vampd_job_release(job);
   return status;

@@ -1,6 +1,7 @@
 /* The log: see log.h. */
 #include "server/log.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -12,7 +13,7 @@ double vampd_now(void) {
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-void vampd_log_list(const char *format, va_list arguments) {
+void vampd_log(const char *format, ...) {
   char line[1024];
   struct timespec now;
   struct tm utc;
@@ -20,7 +21,10 @@ void vampd_log_list(const char *format, va_list arguments) {
   gmtime_r(&now.tv_sec, &utc);
   size_t used = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &utc);
   used += (size_t)snprintf(line + used, sizeof line - used, ".%03ldZ ", now.tv_nsec / 1000000);
+  va_list arguments;
+  va_start(arguments, format);
   int length = vsnprintf(line + used, sizeof line - used, format, arguments);
+  va_end(arguments);
   size_t end = length < 0 ? used : used + (size_t)length;
   end = end < sizeof line - 1 ? end : sizeof line - 2;
   while (end > used && line[end - 1] == '\n') {
@@ -35,11 +39,4 @@ void vampd_log_list(const char *format, va_list arguments) {
   /* A log that cannot be written is nobody's to hear about. */
   ssize_t written = write(STDERR_FILENO, line, end + 1);
   (void)written;
-}
-
-void vampd_log(const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  vampd_log_list(format, arguments);
-  va_end(arguments);
 }

@@ -6,12 +6,9 @@
 #ifndef VAMPD_LOG_H
 #define VAMPD_LOG_H
 
-#include <stdarg.h>
-
 /* Control characters in what is printed become '?', so a stranger cannot forge a line. Long lines are cut
  * at 1 KiB. */
 void vampd_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
-void vampd_log_list(const char *format, va_list arguments) __attribute__((format(printf, 1, 0)));
 
 /* Seconds on a clock that only goes forward. */
 double vampd_now(void);

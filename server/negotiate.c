@@ -9,6 +9,7 @@
 #include "server/negotiate.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -42,7 +43,7 @@ static bool read_range(const char *text, size_t length, struct range *range) {
   char *rest = copy, *token = strsep(&rest, ";");
   token += strspn(token, " \t");
   token[strcspn(token, " \t")] = '\0';
-  strcpy(range->type, canonical(token));
+  snprintf(range->type, sizeof range->type, "%s", canonical(token));
   range->weight = 1;
   while (rest) {
     token = strsep(&rest, ";");

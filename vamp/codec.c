@@ -124,11 +124,11 @@ static int command_encode(struct vamp_settings *settings) {
     status = settings->encoder_out ? encode_directly(settings, &session, &clip, &result, &error)
                                    : encode_in_loop(settings, &session, &clip, &result, &error);
   }
-  if (status == 0) {
+  if (status == 0 && result) {
     status =
         vamp_codes_write(settings->arguments[1], result->codes, result->codebooks, result->frames, &error);
   }
-  if (status == 0 && settings->json) {
+  if (status == 0 && result && settings->json) {
     vamp_json_print(json_pack("{s:o, s:o, s:i, s:i, s:f}", "input", vamp_json_name(settings->arguments[0]),
                               "output", vamp_json_name(settings->arguments[1]), "codebooks",
                               result->codebooks, "frames", result->frames, "gain", clip.gain));
@@ -225,11 +225,11 @@ static int command_decode(struct vamp_settings *settings) {
     status = settings->latent ? decode_directly(settings, &session, &codes, &result, &error)
                               : decode_in_loop(settings, &session, &codes, &result, &error);
   }
-  if (status == 0) {
+  if (status == 0 && result) {
     status = vamp_audio_write_file(settings->arguments[1], format, result->samples, result->sample_count,
                                    session.config->codec.sample_rate, &error);
   }
-  if (status == 0 && settings->json) {
+  if (status == 0 && result && settings->json) {
     vamp_json_print(json_pack("{s:o, s:o, s:i, s:I}", "input", vamp_json_name(settings->arguments[0]),
                               "output", vamp_json_name(settings->arguments[1]), "frames", (int)codes.shape[1],
                               "samples", (json_int_t)result->sample_count));

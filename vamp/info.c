@@ -80,7 +80,7 @@ static void print_text(const char *folder, const struct vamp_model_config *confi
 
 static int command_info(struct vamp_settings *settings) {
   char folder[VAMP_PATH_SIZE];
-  struct vamp_model_config config;
+  struct vamp_model_config config = {0};
   struct vamp_session session = {0};
   struct vamp_error error = {0};
   if (settings->argument_count == 1) {

@@ -76,36 +76,47 @@ static int format_of_file(const struct vamp_settings *settings, const struct vam
   return VAMP_EXIT_OK;
 }
 
-static int compare_outputs(const void *one, const void *other) {
-  const struct vamp_run_task *const *a = one, *const *b = other;
-  return strcmp((*a)->output, (*b)->output);
+static int compare_names(const void *one, const void *other) {
+  const char *const *a = one, *const *b = other;
+  return strcmp(*a, *b);
+}
+
+/* Two inputs that would be written to `output`, which is known to be there twice. */
+static int report_twice(const struct vamp_settings *settings, const struct vamp_run_task *tasks, int count,
+                        const char *output) {
+  const char *inputs[2] = {"", ""};
+  for (int i = 0, found = 0; i < count && found < 2; i++) {
+    if (strcmp(tasks[i].output, output) == 0) {
+      inputs[found++] = tasks[i].input;
+    }
+  }
+  return vamp_usage_error(settings, "%s and %s would both be written to %s; rename one or run them apart",
+                          inputs[0], inputs[1], output);
 }
 
 static int check_outputs(const struct vamp_settings *settings, const struct vamp_run_task *tasks, int count) {
-  const struct vamp_run_task **sorted = calloc((size_t)count, sizeof *sorted);
-  if (!sorted) {
+  const char **names = calloc((size_t)count, sizeof *names);
+  if (!names) {
     vamp_warn(settings, "out of memory");
     return VAMP_EXIT_FAILED;
   }
   int status = VAMP_EXIT_OK;
   for (int i = 0; i < count && status == VAMP_EXIT_OK; i++) {
-    sorted[i] = &tasks[i];
+    names[i] = tasks[i].output;
     if (same_file(tasks[i].input, tasks[i].output)) {
       status = vamp_usage_error(settings, "%s would be overwritten by its own variation; choose another -o",
                                 tasks[i].input);
     }
   }
   if (status == VAMP_EXIT_OK) {
-    qsort(sorted, (size_t)count, sizeof *sorted, compare_outputs);
+    qsort(names, (size_t)count, sizeof *names, compare_names);
   }
   for (int i = 1; i < count && status == VAMP_EXIT_OK; i++) {
-    if (strcmp(sorted[i - 1]->output, sorted[i]->output) == 0) {
-      status =
-          vamp_usage_error(settings, "%s and %s would both be written to %s; rename one or run them apart",
-                           sorted[i - 1]->input, sorted[i]->input, sorted[i]->output);
+    if (strcmp(names[i - 1], names[i]) == 0) {
+      status = report_twice(settings, tasks, count, names[i]);
     }
   }
-  free(sorted);
+  free(names);
   return status;
 }
 

@@ -142,11 +142,11 @@ static int generate(const struct vamp_settings *settings, struct vamp_session *s
   if (status == 0) {
     status = vamp_session_run(settings, session, &job, &result, error);
   }
-  if (status == 0) {
+  if (status == 0 && result) {
     status =
         vamp_codes_write(settings->arguments[2], result->codes, result->codebooks, result->frames, error);
   }
-  if (status == 0 && settings->json) {
+  if (status == 0 && result && settings->json) {
     vamp_json_print(json_pack("{s:s, s:o, s:i, s:I, s:f}", "stage", settings->stage, "output",
                               vamp_json_name(settings->arguments[2]), "frames", input->frames, "seed",
                               (json_int_t)job.sampling.seed, "seconds",

@@ -252,14 +252,26 @@ static size_t find_xing(const unsigned char *frame, size_t length) {
   return 0;
 }
 
-static int inspect_mpeg(struct vamp_source *source, const char *name, struct vamp_error *error) {
-  unsigned char tag[3], frame[64];
-  /* An ID3v1 tag at the end would only be taken for damaged audio. */
-  if (vamp_source_size(source) > 128 &&
-      vamp_source_read_at(source, vamp_source_size(source) - 128, tag, sizeof tag) == sizeof tag &&
-      memcmp(tag, "TAG", 3) == 0) {
-    source->end -= 128;
+/* Leaves out the tags that may stand at the end, APEv2 before ID3v1: they would only be taken for damaged
+ * audio. */
+static void skip_end_tags(struct vamp_source *source) {
+  unsigned char tag[32];
+  uint64_t size = vamp_source_size(source);
+  if (size > 128 && vamp_source_read_at(source, size - 128, tag, 3) == 3 && memcmp(tag, "TAG", 3) == 0) {
+    size -= 128;
   }
+  if (size > sizeof tag && vamp_source_read_at(source, size - sizeof tag, tag, sizeof tag) == sizeof tag &&
+      memcmp(tag, "APETAGEX", 8) == 0) {
+    uint64_t whole = little32(tag + 12); /* its items and this footer; a header of 32 bytes is not counted */
+    whole += little32(tag + 20) & 0x80000000u ? 32 : 0;
+    size -= whole < size ? whole : 0;
+  }
+  source->end = source->begin + size;
+}
+
+static int inspect_mpeg(struct vamp_source *source, const char *name, struct vamp_error *error) {
+  unsigned char frame[64];
+  skip_end_tags(source);
   size_t length = vamp_source_read_at(source, 0, frame, sizeof frame);
   size_t xing = find_xing(frame, length);
   uint32_t flags = xing ? big32(frame + xing + 4) : 0;

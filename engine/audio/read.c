@@ -162,10 +162,12 @@ static int decode(struct decoding *decoding, struct vamp_error *error) {
   }
 }
 
-/* Whether what came out is all there was. An MP3 that announces nothing may end anywhere, even within a
- * frame: recordings of radio streams do. */
+/* Whether what came out is all there was. Where the file does not say how much that is, the decoder must
+ * have come to its last byte: libsndfile takes damage in the middle of such a FLAC for the end. An MP3 that
+ * announces nothing may end anywhere, even within a frame: recordings of radio streams do. */
 static int check_end(const struct decoding *decoding, struct vamp_error *error) {
   const struct vamp_audio *audio = &decoding->audio;
+  const struct vamp_source *source = decoding->source;
   const struct vamp_file_label label = vamp_file_label(decoding->name);
   if (decoding->announced > (sf_count_t)audio->frames) {
     return vamp_fail(error, VAMP_INVALID,
@@ -173,9 +175,9 @@ static int check_end(const struct decoding *decoding, struct vamp_error *error) 
                      label.text, (double)decoding->announced / audio->sample_rate,
                      (double)audio->frames / audio->sample_rate);
   }
-  const struct vamp_source *source = decoding->source;
-  bool may_end = source->hides_length && audio->frames > 0 && source->position >= vamp_source_size(source);
-  if (sf_error(decoding->file) != SF_ERR_NO_ERROR && !may_end) {
+  bool stopped_early = decoding->announced < 0 && source->position < vamp_source_size(source);
+  bool failed = sf_error(decoding->file) != SF_ERR_NO_ERROR && !(source->hides_length && audio->frames > 0);
+  if (stopped_early || failed) {
     return vamp_fail(error, VAMP_INVALID, "%s is damaged or cut short: %.3f s could be decoded", label.text,
                      (double)audio->frames / audio->sample_rate);
   }
@@ -183,6 +185,15 @@ static int check_end(const struct decoding *decoding, struct vamp_error *error) 
     return vamp_fail(error, VAMP_INVALID, "%s holds no samples", label.text);
   }
   return 0;
+}
+
+/* Gives back the room that was not needed. */
+static void fit(struct vamp_audio *audio) {
+  size_t size = audio->frames * (size_t)audio->channels * sizeof *audio->samples;
+  float *samples = size > 0 ? realloc(audio->samples, size) : NULL;
+  if (samples) {
+    audio->samples = samples;
+  }
 }
 
 static int read_source(struct vamp_source *source, const char *name, const struct vamp_audio_limits *limits,
@@ -209,11 +220,7 @@ static int read_source(struct vamp_source *source, const char *name, const struc
     goto err;
   }
   sf_close(decoding.file);
-  float *fitted = realloc(decoding.audio.samples, decoding.audio.frames * (size_t)decoding.audio.channels *
-                                                      sizeof *decoding.audio.samples);
-  if (fitted) {
-    decoding.audio.samples = fitted;
-  }
+  fit(&decoding.audio);
   *audio = decoding.audio;
   return 0;
 err:

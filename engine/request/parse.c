@@ -49,7 +49,7 @@ static int parse_seed(const json_t *params, uint64_t *seed, struct vamp_error *e
   if (!value) {
     return random_seed(seed, error);
   }
-  int64_t number;
+  int64_t number = 0;
   int status = vamp_json_whole(value, "/seed", 0, (int64_t)VAMP_SEED_MAX, &number, error);
   if (status == VAMP_OK) {
     *seed = (uint64_t)number;

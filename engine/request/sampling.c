@@ -92,7 +92,7 @@ static int set_field(const struct field *field, const json_t *value, const char 
     return VAMP_OK;
   }
   if (field->kind == WHOLE) {
-    int64_t number;
+    int64_t number = 0;
     int status =
         vamp_json_whole(value, pointer, (int64_t)field->minimum, (int64_t)field->maximum, &number, error);
     if (status == VAMP_OK) {

@@ -6,7 +6,7 @@
  * an error with a message: a crash, a leak or a sanitizer's report is a bug.
  *
  *   clang -g -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Iinclude -I. tests/fuzz/fuzz_request.c \
- *     server/{base64,json,multipart,negotiate}.c engine/{request,mask,audio,error}/*.c \
+ *     server/{base64,json,multipart,negotiate}.c engine/{request,mask,audio,error}/[a-z]*.c \
  *     engine/generate/sampling.c -lsndfile -lsoxr -lebur128 -ljansson -lcairo -lm -o fuzz_request
  *   ./fuzz_request -max_total_time=60 tests/fuzz/corpus/fuzz_request
  */

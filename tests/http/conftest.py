@@ -33,6 +33,8 @@ import tiny_model  # noqa: E402
 
 VAMPD = os.path.join(os.environ.get("VAMP_BUILD", os.path.join(ROOT, "build")), "vampd")
 START_SECONDS = 60
+# For a daemon built with sanitizers: what libraries keep until the process ends.
+ENVIRONMENT = {"LSAN_OPTIONS": "suppressions=" + os.path.join(ROOT, "tests", "leaks.supp"), **os.environ}
 
 
 class Answer:
@@ -58,7 +60,7 @@ class Daemon:
     def __init__(self, model, *flags, wait=True):
         self.process = subprocess.Popen(
             [VAMPD, "--model", model, "--port", "0", "--data-dir", self.make_folder(), "--threads", "2", *flags],
-            stderr=subprocess.PIPE, text=True, cwd=ROOT)
+            stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
         self.log, self.port, self.document = [], None, None
         self.ready = threading.Event()
         self.reader = threading.Thread(target=self.read_log, daemon=True)

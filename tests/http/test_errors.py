@@ -212,25 +212,31 @@ def test_chunked_body_in_order(daemon):
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize("request_", [
-    b"\r\n\r\n\r\n", b"GARBAGE\r\n\r\n", b"GET\r\n\r\n", b"GET /healthz HTTP/9.9\r\n\r\n",
-    b"GET /healthz HTTP/1.1\r\n\r\n", b"GET /" + b"x" * 100000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X-Y: " + b"z" * 200000 + b"\r\n\r\n",
-    b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(b"H%d: x\r\n" % i for i in range(5000)) + b"\r\n",
-    b"POST /v1/vamp HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-    b"POST /v1/vamp HTTP/1.1\r\nHost: x\r\nContent-Length: 5x\r\n\r\nabcde",
-    b"POST /v1/vamp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
-])
-def test_broken_http(daemon, request_):
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /v1/vamp HTTP/1.1\r\nHost: x\r\n"
+BROKEN = {
+    "empty lines": b"\r\n\r\n\r\n", "garbage": b"GARBAGE\r\n\r\n", "no path": b"GET\r\n\r\n",
+    "version": b"GET /healthz HTTP/9.9\r\n\r\n", "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "long path": b"GET /" + b"x" * 100000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "long header": GET + b"X-Y: " + b"z" * 200000 + b"\r\n\r\n",
+    "many headers": GET + b"".join(b"H%d: x\r\n" % i for i in range(5000)) + b"\r\n",
+    "negative length": POST + b"Content-Length: -5\r\n\r\n",
+    "length that is none": POST + b"Content-Length: 5x\r\n\r\nabcde",
+    "chunk that is none": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_http(daemon, name):
     """Whatever comes, it is answered with an error or cut off, and the next client is served."""
     with daemon.socket() as connection:
         connection.settimeout(5)
         try:
-            connection.sendall(request_)
+            connection.sendall(BROKEN[name])
             connection.shutdown(1)
             answer = connection.recv(65536)
-        except (ConnectionError, TimeoutError):
+        except OSError:
             answer = b""
     assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4", b"HTTP/1.1 505", b"HTTP/1.1 200 OK"))
     assert daemon.request("GET", "/healthz").status == 200

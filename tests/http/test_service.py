@@ -260,7 +260,7 @@ def test_stop_finishes_running_jobs(start, long_job):
     audio, params = long_job(1.5)
     with start() as daemon:
         alone = daemon.vamp(audio, params).body
-    daemon = start()
+    daemon = start("--grace", "200")
     answers = []
     client = threading.Thread(target=lambda: answers.append(daemon.vamp(audio, params)))
     client.start()

@@ -66,10 +66,8 @@ static inline int devices_open(void **state) {
     const char *name, *simd;
     enum vamp_precision precision;
   } WANTED[] = {
-      {"baseline fp32", "baseline", VAMP_PRECISION_FP32},
-      {"avx2 fp32", "avx2", VAMP_PRECISION_FP32},
-      {"avx512 fp32", "avx512", VAMP_PRECISION_FP32},
-      {"best fp32", NULL, VAMP_PRECISION_FP32},
+      {"baseline fp32", "baseline", VAMP_PRECISION_FP32}, {"avx2 fp32", "avx2", VAMP_PRECISION_FP32},
+      {"avx512 fp32", "avx512", VAMP_PRECISION_FP32},     {"best fp32", NULL, VAMP_PRECISION_FP32},
       {"best bf16", NULL, VAMP_PRECISION_BF16},
   };
   struct devices *devices = calloc(1, sizeof *devices);
@@ -261,8 +259,8 @@ static inline void trial_compare(const struct trial *trial, const struct setting
   double tolerance = setting->bf16 ? trial->tolerance_bf16 : trial->tolerance;
   for (int s = 0; s < packed->count; s++) {
     for (int64_t i = packed->to[s] * trial->out_width; i < packed->to[s + 1] * trial->out_width; i++) {
-      double value = bf16 ? (double)vamp_bfloat16_to_float(((const uint16_t *)got)[i])
-                          : (double)((const float *)got)[i];
+      double value =
+          bf16 ? (double)vamp_bfloat16_to_float(((const uint16_t *)got)[i]) : (double)((const float *)got)[i];
       double want = packed->want[i];
       double allowed = tolerance * (1 + fabs(want)) + (bf16 ? fabs(want) / 256 : 0);
       if (!(fabs(value - want) <= allowed)) {
@@ -283,9 +281,9 @@ static inline void trial_alone(const struct trial *trial, const struct setting *
   for (int s = 0; s < packed->count; s++) {
     int64_t from[2] = {0, packed->from[s + 1] - packed->from[s]};
     int64_t to[2] = {0, packed->to[s + 1] - packed->to[s]};
-    void *alone =
-        trial_run(trial, setting, device, weights, 1, from, to, packed->in + packed->from[s] * trial->in_width,
-                  packed->before + packed->to[s] * trial->out_width);
+    void *alone = trial_run(trial, setting, device, weights, 1, from, to,
+                            packed->in + packed->from[s] * trial->in_width,
+                            packed->before + packed->to[s] * trial->out_width);
     size_t begin = (size_t)(packed->to[s] * trial->out_width) * size;
     if (memcmp(alone, together + begin, (size_t)(to[1] * trial->out_width) * size) != 0) {
       fail_msg("%s, %s: sequence %d of %d rows is not the same alone and among others", trial->name,
@@ -298,8 +296,8 @@ static inline void trial_alone(const struct trial *trial, const struct setting *
 static inline void trial_setting(const struct trial *trial, const struct setting *setting,
                                  const struct packed *packed) {
   void *first = NULL;
-  size_t bytes = (size_t)(packed->to[packed->count] * trial->out_width) *
-                 (trial->out_act && setting->bf16 ? 2 : 4);
+  size_t bytes =
+      (size_t)(packed->to[packed->count] * trial->out_width) * (trial->out_act && setting->bf16 ? 2 : 4);
   for (int t = 0; t < THREADS; t++) {
     struct vamp_device *device = setting->device[t];
     struct vamp_weight *weights[MAX_WEIGHTS] = {NULL};

@@ -166,6 +166,23 @@ static void test_silence(void **state) {
   }
 }
 
+/* Below -70 LUFS is silence, however short. */
+static void test_almost_silence(void **state) {
+  (void)state;
+  const size_t lengths[] = {4410, 88200};
+  for (size_t l = 0; l < 2; l++) {
+    struct vamp_audio audio = {fixture_tone(lengths[l], 1, 44100, 997), lengths[l], 1, 44100};
+    for (size_t i = 0; i < audio.frames; i++) {
+      audio.samples[i] *= 0.0005f; /* -77 LUFS */
+    }
+    struct vamp_clip clip = prepare(&audio);
+    assert_true(clip.input_lufs == -HUGE_VAL);
+    assert_true(clip.gain == 1);
+    vamp_clip_free(&clip);
+    free(audio.samples);
+  }
+}
+
 /* ---- loudness ------------------------------------------------------------------------------------- */
 
 /* BS.1770-4: a 997 Hz sine at full scale in one front channel measures -3.01 LUFS. */
@@ -256,12 +273,13 @@ static void test_there_and_back(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_length),     cmocka_unit_test(test_tone),
-      cmocka_unit_test(test_alias),      cmocka_unit_test(test_impulse),
-      cmocka_unit_test(test_refused),    cmocka_unit_test(test_mix),
-      cmocka_unit_test(test_silence),    cmocka_unit_test(test_calibration),
-      cmocka_unit_test(test_target),     cmocka_unit_test(test_peak),
-      cmocka_unit_test(test_one_sample), cmocka_unit_test(test_there_and_back),
+      cmocka_unit_test(test_length),         cmocka_unit_test(test_tone),
+      cmocka_unit_test(test_alias),          cmocka_unit_test(test_impulse),
+      cmocka_unit_test(test_refused),        cmocka_unit_test(test_mix),
+      cmocka_unit_test(test_silence),        cmocka_unit_test(test_almost_silence),
+      cmocka_unit_test(test_calibration),    cmocka_unit_test(test_target),
+      cmocka_unit_test(test_peak),           cmocka_unit_test(test_one_sample),
+      cmocka_unit_test(test_there_and_back),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,6 +155,13 @@ static inline void put_le(unsigned char *at, uint64_t value, int bytes) {
   }
 }
 
+/* Text without its end. */
+static inline void put_text(unsigned char *at, const char *text) {
+  for (; *text; text++) {
+    *at++ = (unsigned char)*text;
+  }
+}
+
 /* A 16-bit WAV of `frames` zeros whose header says what it is told to. 44 bytes of header. */
 static inline struct bytes fixture_wav(uint32_t riff_size, uint32_t data_size, int channels, uint32_t rate,
                                        size_t frames) {

@@ -146,9 +146,19 @@ static void test_tags(void **state) {
 
 /* ---- MP3 without a length ------------------------------------------------------------------------- */
 
-/* Variable bit rate, and the frame with the Xing header cut off: the first frames are loud noise and the
- * rest is silence, so that a length guessed from the first frame would be far too short. */
-static struct bytes mp3_without_length(void **state, size_t frames) {
+/* Cuts off the first frame, which holds the Xing header, and returns how many bytes it had. */
+static size_t drop_first_frame(struct bytes *mp3) {
+  static const size_t kbps[16] = {0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0};
+  size_t first_frame = 144000 * kbps[mp3->data[2] >> 4] / 44100 + (mp3->data[2] >> 1 & 1);
+  mp3->size -= first_frame;
+  memmove(mp3->data, mp3->data + first_frame, mp3->size);
+  assert_int_equal(mp3->data[0], 0xFF);
+  return first_frame;
+}
+
+/* Loud noise for a tenth, then silence: with a variable bit rate, a length guessed from the first frame
+ * would be far too short. */
+static struct bytes mp3_without_length(void **state, size_t frames, int mode, size_t *frame_size) {
   float *samples = calloc(frames, sizeof *samples);
   assert_non_null(samples);
   uint32_t noise = 1;
@@ -156,36 +166,61 @@ static struct bytes mp3_without_length(void **state, size_t frames) {
     noise = noise * 1664525u + 1013904223u;
     samples[i] = (float)((double)noise / 4294967296.0 - 0.5);
   }
-  struct fixture_path path = fixture_path(state, "vbr.mp3");
+  struct fixture_path path = fixture_path(state, "song.mp3");
   SF_INFO info = {.samplerate = 44100, .channels = 1, .format = SF_FORMAT_MPEG | SF_FORMAT_MPEG_LAYER_III};
   SNDFILE *file = sf_open(path.text, SFM_WRITE, &info);
   assert_non_null(file);
-  int mode = SF_BITRATE_MODE_VARIABLE;
   sf_command(file, SFC_SET_BITRATE_MODE, &mode, sizeof mode);
   assert_int_equal(sf_writef_float(file, samples, (sf_count_t)frames), frames);
   sf_close(file);
   free(samples);
   struct bytes mp3 = fixture_load(path.text);
-  static const int kbps[16] = {0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0};
-  size_t first_frame = 144000u * (size_t)kbps[mp3.data[2] >> 4] / 44100 + (mp3.data[2] >> 1 & 1);
-  mp3.size -= first_frame;
-  memmove(mp3.data, mp3.data + first_frame, mp3.size);
-  assert_int_equal(mp3.data[0], 0xFF);
+  *frame_size = drop_first_frame(&mp3);
   return mp3;
 }
 
+/* Tags at the end, of megabytes even, are neither audio nor damage. */
+static void test_mp3_end_tags(void **state) {
+  const size_t items = 3000000;
+  size_t frame_size;
+  struct bytes mp3 = mp3_without_length(state, 60000, SF_BITRATE_MODE_CONSTANT, &frame_size);
+  struct vamp_audio plain = read_bytes(mp3, NULL);
+  mp3.data = realloc(mp3.data, mp3.size + 32 + items + 32 + 128);
+  assert_non_null(mp3.data);
+  unsigned char *header = mp3.data + mp3.size, *footer = header + 32 + items;
+  memset(header, 0, 32 + items + 32 + 128);
+  put_text(header, "APETAGEX");
+  put_text(footer, "APETAGEX");
+  put_le(footer + 12, items + 32, 4);
+  put_le(footer + 20, 0x80000000u, 4);
+  put_text(footer + 32, "TAG");
+  mp3.size += 32 + items + 32 + 128;
+  struct vamp_audio tagged = read_bytes(mp3, NULL);
+  assert_int_equal(tagged.frames, plain.frames);
+  assert_memory_equal(tagged.samples, plain.samples, plain.frames * sizeof(float));
+  vamp_audio_free(&tagged);
+  vamp_audio_free(&plain);
+  free(mp3.data);
+}
+
+/* A recording of a stream ends where it ends: all whole frames count. */
+static void test_mp3_cut(void **state) {
+  size_t frame_size;
+  struct bytes mp3 = mp3_without_length(state, 60000, SF_BITRATE_MODE_CONSTANT, &frame_size);
+  mp3.size = 30 * frame_size + frame_size / 2;
+  struct vamp_audio audio = read_bytes(mp3, NULL);
+  assert_in_range(audio.frames, 28 * 1152, 31 * 1152);
+  vamp_audio_free(&audio);
+  free(mp3.data);
+}
+
 static void test_mp3_without_length(void **state) {
-  struct bytes mp3 = mp3_without_length(state, 100000);
+  size_t frame_size;
+  struct bytes mp3 = mp3_without_length(state, 100000, SF_BITRATE_MODE_VARIABLE, &frame_size);
   struct vamp_audio audio = read_bytes(mp3, NULL);
   assert_in_range(audio.frames, 100000, 100000 + 4 * 1152); /* encoders add a frame or two */
-  size_t whole = audio.frames;
   vamp_audio_free(&audio);
-  /* A recording of a stream ends where it ends. */
-  mp3.size -= 3;
-  audio = read_bytes(mp3, NULL);
-  assert_in_range(audio.frames, whole - 2 * 1152, whole);
-  vamp_audio_free(&audio);
-  /* And is not longer than allowed. */
+  /* And not longer than allowed. */
   struct vamp_audio_limits limits = vamp_audio_default_limits();
   struct vamp_error error;
   limits.max_seconds = 1;
@@ -343,6 +378,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_one_sample, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(test_tags, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(test_mp3_without_length, fixture_setup, fixture_teardown),
+      cmocka_unit_test_setup_teardown(test_mp3_end_tags, fixture_setup, fixture_teardown),
+      cmocka_unit_test_setup_teardown(test_mp3_cut, fixture_setup, fixture_teardown),
       cmocka_unit_test(test_streamed_wav),
       cmocka_unit_test(test_rf64),
       cmocka_unit_test_setup_teardown(test_streamed_flac, fixture_setup, fixture_teardown),

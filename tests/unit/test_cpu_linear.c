@@ -183,8 +183,7 @@ static void norm_reference(const struct trial *trial, int64_t rows, const float 
       square += (double)in[r * width + i] * (double)in[r * width + i];
     }
     for (int i = 0; i < width; i++) {
-      out[r * width + i] =
-          (double)norm->weight[i] * (double)in[r * width + i] / sqrt(square / width + 1e-6);
+      out[r * width + i] = (double)norm->weight[i] * (double)in[r * width + i] / sqrt(square / width + 1e-6);
     }
   }
 }
@@ -275,8 +274,8 @@ static void embed_reference(const struct trial *trial, int64_t rows, const float
       for (int i = 0; i < inputs; i++) {
         int codebook = i / dimensions;
         int token = token_of(embed, in[r * embed->codebooks + codebook]);
-        const float *row = embed->tables + ((size_t)codebook * (size_t)embed->entries + (size_t)token) *
-                                               (size_t)dimensions;
+        const float *row =
+            embed->tables + ((size_t)codebook * (size_t)embed->entries + (size_t)token) * (size_t)dimensions;
         sum += (double)row[i % dimensions] * (double)embed->projection[c * inputs + i];
       }
       out[r * embed->width + c] = sum;

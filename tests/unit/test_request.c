@@ -14,6 +14,12 @@
 
 #include "vamp/request.h"
 
+/* The font library keeps what it has read until the process ends. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) {
+  return "leak:libfontconfig\n";
+}
+
 #define SAMPLE_RATE 44100
 #define HOP 768
 

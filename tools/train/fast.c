@@ -51,12 +51,12 @@ void snake_backward(const float *x, const float *alpha, const float *gradient, f
 	for (long row = 0; row < batch * channels; row++) {
 		float a = alpha[row % channels], scale = 1 / (a + 1e-9f), turn = 2 * a * INV_PI, sum1 = 0, sum2 = 0;
 		for (long i = row * n; i < (row + 1) * n; i++) {
-			float v = x[i], g = gradient[i], t = v * turn, sin2 = sin_pi(t), cos2 = sin_pi(t + 0.5f);
+			float v = x[i], g = gradient[i], t = v * turn, sin2 = sin_pi(t), s = sin_pi(0.5f * t);
 			dx[i] = g + g * sin2 * a * scale;
 			sum1 += g * v * sin2;
-			sum2 += g * (1 - cos2);         /* 2 sin^2 = 1 - cos(2ax) */
+			sum2 += g * s * s;
 		}
-		dalpha[row] = sum1 * scale - 0.5f * sum2 * scale * scale;
+		dalpha[row] = sum1 * scale - sum2 * scale * scale;
 	}
 }
 
