@@ -157,7 +157,8 @@ struct prediction {
 static size_t predict_scratch(const struct prediction *j) {
   size_t row = j->device->base.act_size * (size_t)j->classifier->k;
   return cpu_carved(row * ONEDNN_MAX_ROWS) + cpu_carved(sizeof(int) * ONEDNN_MAX_ROWS) +
-         2 * cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)j->vocabulary) +
+         cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)j->vocabulary) +
+         cpu_carved(sizeof(float) * ONEDNN_MAX_ROWS * (size_t)j->classifier->tile_n) +
          row_scratch(j->vocabulary) + cpu_linear_scratch(j->device);
 }
 

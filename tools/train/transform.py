@@ -3,8 +3,8 @@
 A network that starts from random weights needs a great many steps until its output is in phase with its input. But the
 architecture can represent a classic transform codec exactly: strided convolutions cut the signal into blocks, the last one
 takes the lowest coefficients of a lapped transform (MDCT), and the decoder is its transpose. These functions set the
-weights so, with the residual branches and the curvature of the snakes small; training goes on from there, and the
-channels that the transform does not need keep their random weights.
+weights so, with the residual branches and the curvature of the snakes small, and let the channels that are left over measure
+how loud the higher frequencies are; training goes on from there.
 """
 import math
 
@@ -32,6 +32,38 @@ def set_weight(conv, weight, bias=0.0):
     conv.weight_v.data = torch.where(norm > 0, weight, conv.weight_v.data)
     conv.weight_g.data = norm
     conv.bias.data.fill_(bias)
+
+
+BANDS, PARTS = 8, 4                                           # of the spectrum above the transform's, of a frame's time
+
+
+def measure_bands(unit, strided, first, coefficients, curvature, steepness=12.0):
+    """Latent channels from `coefficients` on: how loud each of BANDS bands is in each of PARTS parts of a frame.
+
+    What lies above the transform's coefficients cannot be coded as a waveform at this rate, but its loudness can. The
+    last residual unit before the last stride squares frequency channels from `first` on: for the snakes of x and -x,
+    x cancels in the sum and twice sin²(ax)/a is left. It adds the sums over bands to the highest channels, which hold
+    next to nothing, and the strided convolution takes them from there."""
+    outer, inwards, inner, outwards = unit.block
+    channels = inwards.in_channels
+    pairs = min(channels // 2, channels - BANDS - first) // BANDS * BANDS
+    outer.alpha.data.fill_(curvature)
+    inner.alpha.data.fill_(steepness)
+    weight, sums = torch.zeros_like(inwards.weight_v), torch.zeros_like(outwards.weight_v)
+    for i in range(pairs):
+        weight[2 * i, first + i, 3], weight[2 * i + 1, first + i, 3] = 1, -1
+        sums[channels - BANDS + i * BANDS // pairs, 2 * i:2 * i + 2, 0] = 1
+    set_weight(inwards, weight)
+    set_weight(outwards, sums)
+    (stride,), (pad,) = strided.stride, strided.padding
+    weight = strided.weight_v.data * strided.weight_g.data / strided.weight_v.data.flatten(1).norm(dim=1).view(-1, 1, 1)
+    weight[coefficients:coefficients + BANDS * PARTS] = 0
+    for band in range(BANDS):
+        for part in range(PARTS):
+            taps = slice(pad + part * stride // PARTS, pad + (part + 1) * stride // PARTS)
+            weight[coefficients + band * PARTS + part, channels - BANDS + band, taps] = 1
+    weight[:coefficients, channels - BANDS:] = 0
+    set_weight(strided, weight)
 
 
 def start_as_transform(codec, coefficients, gain=4.0, curvature=0.01, branch=0.05):
@@ -68,6 +100,9 @@ def start_as_transform(codec, coefficients, gain=4.0, curvature=0.01, branch=0.0
             weight[:coefficients] = 0
             weight[:coefficients, :used] = (lapped @ basis.t()).transpose(1, 2)
         set_weight(conv, weight)
+    first = coefficients * basis.shape[1] // samples + 2      # frequency channel just above the coefficients
+    if coefficients + BANDS * PARTS <= conv.out_channels and first + 2 * BANDS <= conv.in_channels:
+        measure_bands(block.block[2], conv, first, coefficients, curvature)
     snake, conv = encoder[-2:]
     snake.alpha.data.fill_(curvature)
     weight = torch.zeros_like(conv.weight_v)
@@ -88,7 +123,7 @@ def start_as_transform(codec, coefficients, gain=4.0, curvature=0.01, branch=0.0
         if samples > conv.out_channels:
             raise ValueError("the decoder has too few channels to hold every sample of a block")
         weight = conv.weight_v.data * 0.3                     # [in, out, 2 * stride]
-        weight[:, :samples] = 0
+        weight[:, :samples] *= 0.05                           # a faint way in for what the other channels will learn
         weight[:used] = 0
         if i == 0:
             lapped = lapped_basis(codec.hop, coefficients).view(coefficients, 2 * stride, samples)
