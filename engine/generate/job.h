@@ -58,6 +58,14 @@ int job_advance(struct job *job, struct vamp_model *model, double now, struct va
 /* True when the current phase has no work left. */
 bool job_phase_done(const struct job *job, const struct vamp_model *model);
 
+/* ---- chunk.c: the coarse or fine stage that job->phase names ---- */
+
+/* Cuts the job into chunks and puts them on the device. */
+int job_start_stage(struct job *job, struct vamp_model *model, struct vamp_error *error);
+/* Brings tokens, steps and probabilities back into the job and its result, and frees the chunks. */
+int job_finish_stage(struct job *job, struct vamp_model *model, struct vamp_error *error);
+void job_free_chunks(struct job *job, struct vamp_device *device);
+
 /* Fills what this step of the chunk needs in chunk->sequence. */
 void chunk_prepare_step(const struct job *job, struct chunk *chunk);
 /* After the step ran. */

@@ -2,27 +2,13 @@
  * The batch loop. See vamp/generate.h for the contract and DESIGN in docs/architecture.md.
  *
  * Submissions enter through a mutex-protected queue; everything after that belongs to the loop's thread.
- * A turn takes one kind of work (encode, coarse, fine, decode): that of the job whose turn it is, and
- * packs the same kind from other jobs behind it until the device is full (vamp_device.step_rows).
- *
- * Whose turn it is: first the client that has had the least so far, in frames of device work; among one
- * client's jobs, turns alternate between the one with the least left, so that a short request does not
- * wait behind a long one, and the oldest, so that a long one is not starved by a stream of short ones.
- * Jobs of equal length thus run first come, first served, and finish one after the other rather than all
- * at the end. Round robin was rejected for just that.
+ * turn.c says what runs together and whose turn it is.
  */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/generate/job.h"
-
-struct client {
-  uint32_t id;
-  double served;
-  int jobs;
-  struct client *next;
-};
+#include "engine/generate/turn.h"
 
 struct event_node {
   struct vamp_event event;
@@ -238,18 +224,9 @@ int vamp_loop_next_event(struct vamp_loop *loop, struct vamp_event *event) {
 
 /* ---- jobs coming and going ------------------------------------------------------------------------ */
 
-static struct client *find_client(struct vamp_loop *loop, uint32_t id) {
-  for (struct client *c = loop->clients; c; c = c->next) {
-    if (c->id == id) {
-      return c;
-    }
-  }
-  return NULL;
-}
-
 /* A client that comes back starts level with the least served: it has saved up nothing. */
 static void client_join(struct vamp_loop *loop, const struct job *job) {
-  struct client *client = find_client(loop, job->client);
+  struct client *client = client_find(loop->clients, job->client);
   if (!client) {
     client = calloc(1, sizeof *client);
     if (!client) {
@@ -353,158 +330,6 @@ static void take_incoming(struct vamp_loop *loop) {
   free(cancels);
 }
 
-/* ---- a turn --------------------------------------------------------------------------------------- */
-
-static double left(const struct job *job) {
-  return job->work - job->work_done;
-}
-
-/* Whether a goes before b; `shortest`: this turn favours what is nearly done. */
-static bool before(struct vamp_loop *loop, const struct job *a, const struct job *b, bool shortest) {
-  if (a->client != b->client) {
-    const struct client *ca = find_client(loop, a->client), *cb = find_client(loop, b->client);
-    double sa = ca ? ca->served : 0, sb = cb ? cb->served : 0;
-    if (sa != sb) {
-      return sa < sb;
-    }
-  } else if (shortest && left(a) != left(b)) {
-    return left(a) < left(b);
-  }
-  return a->id < b->id;
-}
-
-/* What a turn runs. */
-struct turn {
-  enum vamp_phase kind;
-  int64_t rows, room;
-  int count;
-  struct job **jobs;             /* [count]: whose work item i is */
-  int *chunks;                   /* [count]: coarse and fine */
-  struct vamp_codec_work *codec; /* [count]: encode and decode */
-};
-
-static void turn_free(struct turn *turn) {
-  free(turn->jobs);
-  free(turn->chunks);
-  free(turn->codec);
-}
-
-/* Adds one item unless it would overfill the turn; the first always fits. */
-static bool turn_add(struct turn *turn, struct job *job, int chunk, const struct vamp_codec_work *work,
-                     int64_t rows) {
-  if (turn->count > 0 && turn->rows + rows > turn->room) {
-    return false;
-  }
-  if ((turn->count & (turn->count - 1)) == 0) {
-    size_t room = turn->count ? 2 * (size_t)turn->count : 1;
-    struct job **jobs = realloc(turn->jobs, room * sizeof *jobs);
-    turn->jobs = jobs ? jobs : turn->jobs;
-    int *chunks = realloc(turn->chunks, room * sizeof *chunks);
-    turn->chunks = chunks ? chunks : turn->chunks;
-    struct vamp_codec_work *codec = realloc(turn->codec, room * sizeof *codec);
-    turn->codec = codec ? codec : turn->codec;
-    if (!jobs || !chunks || !codec) {
-      return false;
-    }
-  }
-  turn->jobs[turn->count] = job;
-  turn->chunks[turn->count] = chunk;
-  turn->codec[turn->count] = work ? *work : (struct vamp_codec_work){0};
-  turn->count++;
-  turn->rows += rows;
-  return true;
-}
-
-/* As much of a job's current phase as fits. */
-static void turn_fill(struct turn *turn, struct job *job, const struct vamp_model *model) {
-  if (job->phase == VAMP_COARSE || job->phase == VAMP_FINE) {
-    for (int c = 0; c < job->chunk_count; c++) {
-      if (job->chunks[c].step < chunk_steps(job) && !turn_add(turn, job, c, NULL, job->chunks[c].frames)) {
-        return;
-      }
-    }
-    return;
-  }
-  int segments = vamp_model_segments(model, job->frames);
-  for (int i = job->segment; i < segments; i++) {
-    struct vamp_codec_work work = {.segment = vamp_model_segment(model, job->frames, i),
-                                   .frames = job->frames,
-                                   .samples =
-                                       job->phase == VAMP_ENCODING ? job->samples : job->result->samples,
-                                   .sample_count = job->sample_count,
-                                   .codes = job->codes};
-    if (!turn_add(turn, job, i, &work, vamp_model_segment_rows(model, job->frames, work.segment))) {
-      return;
-    }
-  }
-}
-
-/* Takes the active jobs in the order of their turn until the device is full. */
-static void turn_plan(struct vamp_loop *loop, struct turn *turn) {
-  const struct vamp_device *device = vamp_model_device(loop->model);
-  bool shortest = loop->turn++ % 2 == 0;
-  struct job *last = NULL;
-  *turn = (struct turn){.kind = VAMP_FINISHED};
-  for (;;) {
-    struct job *next = NULL;
-    for (struct job *job = loop->active; job; job = job->next) {
-      bool fits = turn->kind == VAMP_FINISHED || job->phase == turn->kind;
-      if (fits && (!last || before(loop, last, job, shortest)) &&
-          (!next || before(loop, job, next, shortest))) {
-        next = job;
-      }
-    }
-    if (!next) {
-      return;
-    }
-    if (turn->kind == VAMP_FINISHED) {
-      turn->kind = next->phase;
-      bool codec = turn->kind == VAMP_ENCODING || turn->kind == VAMP_DECODING;
-      turn->room = codec ? device->codec_rows : device->step_rows;
-    }
-    turn_fill(turn, next, loop->model);
-    last = next;
-    if (turn->rows >= turn->room) {
-      return;
-    }
-  }
-}
-
-static int run_codec(struct vamp_loop *loop, struct turn *turn, struct vamp_error *error) {
-  int status = turn->kind == VAMP_ENCODING
-                   ? vamp_model_encode_segments(loop->model, turn->count, turn->codec, error)
-                   : vamp_model_decode_segments(loop->model, turn->count, turn->codec, error);
-  for (int i = 0; i < turn->count && !status; i++) {
-    turn->jobs[i]->segment++;
-  }
-  return status;
-}
-
-static int run_step(struct vamp_loop *loop, struct turn *turn, struct vamp_error *error) {
-  size_t count = (size_t)turn->count;
-  struct vamp_sequence *sequences = malloc(sizeof *sequences * count);
-  int64_t *offsets = malloc(sizeof *offsets * (count + 1));
-  int status = sequences && offsets ? 0 : vamp_fail(error, VAMP_MEMORY, "out of memory");
-  if (!status) {
-    offsets[0] = 0;
-    for (size_t i = 0; i < count; i++) {
-      struct chunk *chunk = &turn->jobs[i]->chunks[turn->chunks[i]];
-      chunk_prepare_step(turn->jobs[i], chunk);
-      sequences[i] = chunk->sequence;
-      offsets[i + 1] = offsets[i] + chunk->frames;
-    }
-    struct vamp_packing packing = {turn->count, offsets};
-    enum vamp_stage stage = turn->kind == VAMP_COARSE ? VAMP_STAGE_COARSE : VAMP_STAGE_FINE;
-    status = vamp_model_step(loop->model, stage, &packing, sequences, error);
-  }
-  for (size_t i = 0; i < count && !status; i++) {
-    chunk_finish_step(&turn->jobs[i]->chunks[turn->chunks[i]]);
-  }
-  free(sequences);
-  free(offsets);
-  return status;
-}
-
 /* Counts the work of every item towards its job and client. */
 static void account(struct vamp_loop *loop, const struct turn *turn) {
   for (int i = 0; i < turn->count; i++) {
@@ -512,7 +337,7 @@ static void account(struct vamp_loop *loop, const struct turn *turn) {
     int64_t rows = turn->kind == VAMP_COARSE || turn->kind == VAMP_FINE ? job->chunks[turn->chunks[i]].frames
                                                                         : turn->codec[i].segment.frames;
     double cost = (double)rows * job_phase_cost(turn->kind);
-    struct client *client = find_client(loop, job->client);
+    struct client *client = client_find(loop->clients, job->client);
     job->work_done += cost;
     if (client) {
       client->served += cost;
@@ -552,13 +377,12 @@ int vamp_loop_step(struct vamp_loop *loop, struct vamp_error *error) {
     return vamp_fail(error, VAMP_DEVICE, "the device is lost");
   }
   struct turn turn;
-  turn_plan(loop, &turn);
+  turn_plan(&turn, loop->model, loop->active, loop->clients, loop->turn++ % 2 == 0);
   if (turn.count == 0) {
     turn_free(&turn);
     return 0;
   }
-  bool codec = turn.kind == VAMP_ENCODING || turn.kind == VAMP_DECODING;
-  int status = codec ? run_codec(loop, &turn, &failure) : run_step(loop, &turn, &failure);
+  int status = turn_run(&turn, loop->model, &failure);
   if (status) {
     failure.status = status;
     fail_turn(loop, &turn, &failure);

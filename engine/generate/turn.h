@@ -1,0 +1,38 @@
+/*
+ * One turn of the batch loop: which sequences run together, and running them. Belongs to the loop's thread.
+ */
+#ifndef VAMP_ENGINE_GENERATE_TURN_H
+#define VAMP_ENGINE_GENERATE_TURN_H
+
+#include "engine/generate/job.h"
+
+/* A client with jobs in the loop. */
+struct client {
+  uint32_t id;
+  double served;
+  int jobs;
+  struct client *next;
+};
+
+struct client *client_find(struct client *clients, uint32_t id); /* NULL where there is none */
+
+/* What a turn runs. */
+struct turn {
+  enum vamp_phase kind;
+  int64_t rows, room;
+  int count;
+  struct job **jobs;             /* [count]: whose work item i is */
+  int *chunks;                   /* [count]: coarse and fine */
+  struct vamp_codec_work *codec; /* [count]: encode and decode */
+};
+
+/* Takes the active jobs (oldest first) in the order of their turn until the device is full; count 0 where
+ * there is no work. `shortest`: among one client's jobs, favour what is nearly done over the oldest. */
+void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active, struct client *clients,
+               bool shortest);
+void turn_free(struct turn *turn);
+
+/* Runs it and moves its jobs on by a segment or a step. */
+int turn_run(struct turn *turn, struct vamp_model *model, struct vamp_error *error);
+
+#endif
