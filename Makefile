@@ -15,7 +15,6 @@ CLANG ?= clang
 PREFIX ?= /usr/local
 # Sanitizers, coverage and the like: make build BUILD=build-asan SANITIZE=address,undefined
 SANITIZE ?=
-OPENMP ?= -fopenmp
 
 WARN := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
         -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2
@@ -23,8 +22,8 @@ ENGINE_LIBS := sndfile soxr libebur128 jansson cairo
 SERVER_LIBS := libmicrohttpd
 
 CFLAGS ?= -O2 -g
-override CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -I. -fPIC -pthread $(OPENMP) -fno-math-errno
-override LDFLAGS += -pthread $(OPENMP)
+override CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -I. -fPIC -pthread -fno-math-errno
+override LDFLAGS += -pthread
 ifneq ($(SANITIZE),)
 # Instrumented code misleads what the compiler believes about the lengths of strings.
 override CFLAGS += -Wno-format-truncation -Wno-maybe-uninitialized
@@ -122,10 +121,10 @@ check-asan: ## unit tests and the command line's under address and undefined beh
 pytest-asan: build
 	$(PYTEST) tests/cli
 
-# The engine alone, compiled by clang with coverage for the fuzzer; OpenMP and the CPU backend stay out.
+# The engine alone, compiled by clang with coverage for the fuzzer; the CPU backend stays out.
 SECONDS ?= 60
 fuzz: ## every fuzz target for SECONDS=60 each (clang)
-	@$(MAKE) --no-print-directory CC=$(CLANG) BUILD=$(BUILD)-fuzz SANITIZE=fuzzer-no-link,address,undefined OPENMP= \
+	@$(MAKE) --no-print-directory CC=$(CLANG) BUILD=$(BUILD)-fuzz SANITIZE=fuzzer-no-link,address,undefined \
 	  WARN=-w CFLAGS="-O1 -g" fuzz-run
 
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
@@ -165,7 +164,7 @@ format-check: ## says which files are not formatted
 # cpu/simd.c is one source for several instruction sets; it is looked at as the plain one.
 tidy: ## clang-tidy on every .c
 	@printf '%s\n' $(filter %.c,$(ALL_SRC)) | xargs -P $$(nproc) -I FILE \
-	  $(CLANG_TIDY) --quiet FILE -- $(filter-out -fopenmp $(WARN),$(CFLAGS)) -DVAMP_SIMD_SET=baseline
+	  $(CLANG_TIDY) --quiet FILE -- $(filter-out $(WARN),$(CFLAGS)) -DVAMP_SIMD_SET=baseline
 
 install: build ## vamp, vampd and models/small, below PREFIX=/usr/local
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/vamp $(BUILD)/vampd

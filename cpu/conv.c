@@ -16,25 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/internal.h"
-
-enum { few_channels = 16, slack = 128, transpose_rows = 16 };
-
-static int least(int a, int b) {
-  return a < b ? a : b;
-}
-
-static int most(int a, int b) {
-  return a > b ? a : b;
-}
-
-/* Output rows of a tile: small enough for the second cache, large enough to amortise the context. */
-static int tile_rows(int channels) {
-  if (channels >= 192) {
-    return 192;
-  }
-  return channels >= 96 ? 256 : channels >= few_channels ? 512 : 1024;
-}
+#include "cpu/tile.h"
 
 void cpu_conv_free(struct cpu_conv *conv) {
   if (!conv) {
@@ -87,10 +69,8 @@ static int conv_linear(struct vamp_device *device, struct cpu_conv *c, const flo
   return status;
 }
 
-/* `rows`: output rows of a tile. */
-static int conv_make(struct vamp_device *base, const struct vamp_conv_shape *shape, int rows,
-                     const float *weight, const float *bias, struct cpu_conv **conv,
-                     struct vamp_error *error) {
+int cpu_conv_make(struct vamp_device *base, const struct vamp_conv_shape *shape, int rows,
+                  const float *weight, const float *bias, struct cpu_conv **conv, struct vamp_error *error) {
   struct cpu_device *device = cpu_device(base);
   struct cpu_conv *c = calloc(1, sizeof *c);
   int status = VAMP_MEMORY;
@@ -113,7 +93,7 @@ static int conv_make(struct vamp_device *base, const struct vamp_conv_shape *sha
   } else if (shape->stride > 1) {
     c->way = CPU_CONV_GATHER;
     status = conv_linear(base, c, weight, error);
-  } else if (least(shape->in_channels, shape->out_channels) < few_channels) {
+  } else if ((shape->in_channels < TILE_FEW_CHANNELS || shape->out_channels < TILE_FEW_CHANNELS)) {
     c->way = CPU_CONV_CHANNELS;
     c->weight =
         copy_floats(weight, (size_t)shape->in_channels * (size_t)shape->out_channels * (size_t)shape->kernel);
@@ -137,134 +117,13 @@ err:
 int cpu_conv_create(struct vamp_device *device, const struct vamp_conv_shape *shape, const float *weight,
                     const float *bias, struct vamp_weight **conv, struct vamp_error *error) {
   struct cpu_conv *c;
-  int rows = tile_rows(most(shape->in_channels, shape->out_channels));
-  int status = conv_make(device, shape, rows, weight, bias, &c, error);
+  int in = shape->in_channels, out = shape->out_channels;
+  int rows = tile_output_rows(in > out ? in : out);
+  int status = cpu_conv_make(device, shape, rows, weight, bias, &c, error);
   if (!status) {
     *conv = &c->base;
   }
   return status;
-}
-
-void cpu_unit_free(struct cpu_unit *unit) {
-  if (!unit) {
-    return;
-  }
-  cpu_conv_free(unit->first);
-  cpu_conv_free(unit->second);
-  free(unit->alpha1);
-  free(unit->alpha2);
-  free(unit);
-}
-
-int cpu_unit_create(struct vamp_device *device, const struct vamp_unit_shape *shape,
-                    const struct vamp_unit_weights *weights, struct vamp_weight **unit,
-                    struct vamp_error *error) {
-  struct cpu_unit *u = calloc(1, sizeof *u);
-  if (!u) {
-    return vamp_fail(error, VAMP_MEMORY, "out of memory");
-  }
-  u->base.kind = CPU_UNIT;
-  int rows = tile_rows(shape->channels), channels = shape->channels;
-  struct vamp_conv_shape first = {.in_channels = channels,
-                                  .out_channels = channels,
-                                  .kernel = shape->kernel1,
-                                  .stride = 1,
-                                  .dilation = shape->dilation1,
-                                  .padding = (shape->kernel1 - 1) * shape->dilation1 / 2};
-  struct vamp_conv_shape second = {.in_channels = channels,
-                                   .out_channels = channels,
-                                   .kernel = shape->kernel2,
-                                   .stride = 1,
-                                   .dilation = 1,
-                                   .padding = (shape->kernel2 - 1) / 2};
-  int status = cpu_vector_make(weights->alpha1, (size_t)channels, &u->alpha1, error);
-  if (!status) {
-    status = cpu_vector_make(weights->alpha2, (size_t)channels, &u->alpha2, error);
-  }
-  if (!status) {
-    /* The first convolution also makes the context that the second needs. */
-    status = conv_make(device, &first, rows + shape->kernel2 - 1, weights->weight1, weights->bias1, &u->first,
-                       error);
-  }
-  if (!status) {
-    status = conv_make(device, &second, rows, weights->weight2, weights->bias2, &u->second, error);
-  }
-  if (status) {
-    cpu_unit_free(u);
-    return status;
-  }
-  *unit = &u->base;
-  return 0;
-}
-
-/* Rows `from` .. `from + rows - 1` of a sequence of `length` rows into scratch, through snake where
- * alpha is given; rows outside the sequence are zeros. */
-static void fetch_rows(const struct cpu_device *device, const float *sequence, int64_t length, int channels,
-                       const struct cpu_vector *alpha, int64_t from, int rows, char *out) {
-  size_t row = device->base.act_size * (size_t)channels;
-  int64_t first = from < 0 ? 0 : from, last = from + rows < length ? from + rows : length;
-  if (first >= last) {
-    memset(out, 0, row * (size_t)rows);
-    return;
-  }
-  memset(out, 0, row * (size_t)(first - from));
-  memset(out + row * (size_t)(last - from), 0, row * (size_t)(from + rows - last));
-  char *to = out + row * (size_t)(first - from);
-  const float *x = sequence + (size_t)first * (size_t)channels;
-  if (alpha) {
-    device->simd->snake(x, (int)(last - first), channels, alpha->values, alpha->inverse, cpu_bf16(device),
-                        to);
-  } else {
-    device->simd->to_act(x, (size_t)(last - first) * (size_t)channels, cpu_bf16(device), to);
-  }
-}
-
-/* The same, channel-first and in float: out [channels, stride]. */
-static void fetch_channels(const struct cpu_device *device, const float *sequence, int64_t length,
-                           int channels, const struct cpu_vector *alpha, int64_t from, int rows, float *out,
-                           size_t stride) {
-  int64_t first = from < 0 ? 0 : from, last = from + rows < length ? from + rows : length;
-  if (first > last) {
-    first = last = from;
-  }
-  for (int c = 0; c < channels; c++) {
-    float *row = out + (size_t)c * stride;
-    memset(row, 0, sizeof *row * (size_t)(first - from));
-    memset(row + (last - from), 0, sizeof *row * (stride - (size_t)(last - from)));
-  }
-  /* Blocks of rows, so that both sides stay within a few cache lines. */
-  for (int64_t block = first; block < last; block += transpose_rows) {
-    int n = (int)(last - block < transpose_rows ? last - block : transpose_rows);
-    const float *x = sequence + (size_t)block * (size_t)channels;
-    for (int c = 0; c < channels; c++) {
-      float *row = out + (size_t)c * stride + (block - from);
-      for (int t = 0; t < n; t++) {
-        row[t] = x[(size_t)t * (size_t)channels + (size_t)c];
-      }
-    }
-  }
-  if (alpha && last > first) {
-    device->simd->snake_channels(out + (first - from), channels, (int)(last - first), stride, alpha->values,
-                                 alpha->inverse);
-  }
-}
-
-static void channels_to_rows(const float *in, size_t stride, int channels, int rows, float *out) {
-  for (int block = 0; block < rows; block += transpose_rows) {
-    int n = least(rows - block, transpose_rows);
-    float *y = out + (size_t)block * (size_t)channels;
-    for (int c = 0; c < channels; c++) {
-      const float *row = in + (size_t)c * stride + block;
-      for (int t = 0; t < n; t++) {
-        y[(size_t)t * (size_t)channels + (size_t)c] = row[t];
-      }
-    }
-  }
-}
-
-/* Stride between channels of a channel-first tile of `rows` positions: room to read past the end. */
-static size_t channel_stride(int rows) {
-  return ((size_t)rows + slack + 15) / 16 * 16;
 }
 
 /* ---- plain convolutions --------------------------------------------------------------------------- */
@@ -294,18 +153,18 @@ static int conv_tile(const struct conv_job *j, const struct cpu_tile *tile, char
   size_t count = (size_t)tile->rows * (size_t)out_channels;
   int status = 0;
   if (c->way == CPU_CONV_CHANNELS) {
-    size_t in_stride = channel_stride(need), out_stride = channel_stride(rows);
+    size_t in_stride = tile_channel_stride(need), out_stride = tile_channel_stride(rows);
     float *x = cpu_carve(&at, sizeof *x * in_stride * (size_t)in_channels + 4096);
     float *y = cpu_carve(&at, sizeof *y * out_stride * (size_t)out_channels);
-    fetch_channels(j->device, sequence, length, in_channels, j->alpha, first - shape->padding,
-                   tile->rows + need - rows, x, in_stride);
+    tile_fetch_channels(j->device, sequence, length, in_channels, j->alpha, first - shape->padding,
+                        tile->rows + need - rows, x, in_stride);
     j->device->simd->conv_channels(x, in_stride, in_channels, c->weight, c->bias, out_channels, shape->kernel,
                                    shape->dilation, tile->rows, y, out_stride);
-    channels_to_rows(y, out_stride, out_channels, tile->rows, result);
+    tile_channels_to_rows(y, out_stride, out_channels, tile->rows, result);
   } else {
     void *x = cpu_carve(&at, act * (size_t)need * (size_t)in_channels);
     float *y = cpu_carve(&at, sizeof *y * (size_t)rows * (size_t)out_channels);
-    fetch_rows(j->device, sequence, length, in_channels, j->alpha, first - shape->padding, need, x);
+    tile_fetch_rows(j->device, sequence, length, in_channels, j->alpha, first - shape->padding, need, x);
     status = onednn_conv_run(c->tile, x, y, at);
     memcpy(result, y, sizeof *y * count);
   }
@@ -327,8 +186,8 @@ static int gather_tile(const struct conv_job *j, const struct cpu_tile *tile, ch
   char *x = cpu_carve(&at, row * (size_t)((ONEDNN_MAX_ROWS - 1) * shape->stride + span));
   char *windows = cpu_carve(&at, window * ONEDNN_MAX_ROWS);
   float *y = cpu_carve(&at, sizeof *y * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n);
-  fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha,
-             first * shape->stride - shape->padding, need, x);
+  tile_fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha,
+                  first * shape->stride - shape->padding, need, x);
   /* Without dilation a window is one run of memory. */
   int runs = shape->dilation == 1 ? 1 : shape->kernel;
   size_t run = window / (size_t)runs;
@@ -374,7 +233,7 @@ static int transposed_tile(const struct conv_job *j, const struct cpu_tile *tile
   char *x = cpu_carve(&at, j->device->base.act_size * in_channels * ONEDNN_MAX_ROWS);
   float *y = cpu_carve(&at, sizeof *y * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n);
   float *taps = cpu_carve(&at, sizeof *taps * ONEDNN_MAX_ROWS * taps_row);
-  fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha, first - before, rows, x);
+  tile_fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha, first - before, rows, x);
   for (int t = 0; t < c->linear->tiles; t++) {
     int status = cpu_linear_tile(c->linear, t, rows, x, y, at);
     if (status) {
@@ -418,8 +277,8 @@ static size_t conv_scratch(const struct cpu_device *device, const struct cpu_con
   int need = c->rows + (s->kernel - 1) * s->dilation;
   switch (c->way) {
   case CPU_CONV_CHANNELS:
-    return cpu_carved(sizeof(float) * channel_stride(need) * in + 4096) +
-           cpu_carved(sizeof(float) * channel_stride(c->rows) * out);
+    return cpu_carved(sizeof(float) * tile_channel_stride(need) * in + 4096) +
+           cpu_carved(sizeof(float) * tile_channel_stride(c->rows) * out);
   case CPU_CONV_TILE:
     return cpu_carved(act * (size_t)need * in) + cpu_carved(sizeof(float) * (size_t)c->rows * out) +
            cpu_carved(onednn_scratch_size(device->onednn));
@@ -475,121 +334,6 @@ int cpu_conv(struct vamp_device *base, const struct vamp_weight *conv, const str
   }
   if (!status) {
     status = cpu_pool_run(device->pool, count, conv_item, &j);
-  }
-  free(tiles);
-  return status;
-}
-
-/* ---- residual units ------------------------------------------------------------------------------- */
-
-struct unit_job {
-  const struct cpu_device *device;
-  const struct cpu_vector *alpha1, *alpha2;
-  const struct cpu_conv *first, *second;
-  const struct vamp_packing *packing;
-  float scale;
-  bool accumulate;
-  const float *in;
-  float *out;
-  const struct cpu_tile *tiles;
-};
-
-/* Zeroes rows of the hidden signal that lie outside the sequence: the second convolution pads with
- * zeros, while the first has computed something there. */
-static void outside(int64_t from, int rows, int64_t length, int *before, int *after) {
-  *before = from < 0 ? (int)(-from < rows ? -from : rows) : 0;
-  *after = from + rows > length ? (int)(from + rows - length < rows ? from + rows - length : rows) : 0;
-}
-
-static int unit_tile_rows(const struct unit_job *j, const struct cpu_tile *tile, char *at) {
-  const struct vamp_conv_shape *s1 = &j->first->shape, *s2 = &j->second->shape;
-  int channels = s1->in_channels, rows = j->second->rows;
-  int hidden = rows + (s2->kernel - 1) * s2->dilation, need = hidden + (s1->kernel - 1) * s1->dilation;
-  size_t width = (size_t)channels, act = j->device->base.act_size;
-  int64_t begin = j->packing->offsets[tile->sequence];
-  int64_t length = j->packing->offsets[tile->sequence + 1] - begin;
-  int64_t first = tile->first - begin;
-  const float *sequence = j->in + (size_t)begin * width;
-  char *x = cpu_carve(&at, act * (size_t)need * width);
-  float *y = cpu_carve(&at, sizeof *y * (size_t)hidden * width);
-  fetch_rows(j->device, sequence, length, channels, j->alpha1, first - s2->padding - s1->padding, need, x);
-  int status = onednn_conv_run(j->first->tile, x, y, at);
-  int before, after;
-  outside(first - s2->padding, hidden, length, &before, &after);
-  j->device->simd->snake(y, hidden, channels, j->alpha2->values, j->alpha2->inverse, cpu_bf16(j->device), x);
-  memset(x, 0, act * (size_t)before * width);
-  memset(x + act * (size_t)(hidden - after) * width, 0, act * (size_t)after * width);
-  if (!status) {
-    status = onednn_conv_run(j->second->tile, x, y, at);
-  }
-  size_t start = (size_t)tile->first * width;
-  j->device->simd->residual(j->in + start, y, (size_t)tile->rows * width, j->scale, j->accumulate,
-                            j->out + start);
-  return status;
-}
-
-static int unit_tile_channels(const struct unit_job *j, const struct cpu_tile *tile, char *at) {
-  const struct vamp_conv_shape *s1 = &j->first->shape, *s2 = &j->second->shape;
-  const struct simd *simd = j->device->simd;
-  int channels = s1->in_channels, rows = tile->rows;
-  int hidden = rows + (s2->kernel - 1) * s2->dilation, need = hidden + (s1->kernel - 1) * s1->dilation;
-  size_t width = (size_t)channels, stride = channel_stride(need);
-  int64_t begin = j->packing->offsets[tile->sequence];
-  int64_t length = j->packing->offsets[tile->sequence + 1] - begin;
-  int64_t first = tile->first - begin;
-  float *x = cpu_carve(&at, sizeof *x * stride * width + 4096);
-  float *h = cpu_carve(&at, sizeof *h * stride * width + 4096);
-  float *y = cpu_carve(&at, sizeof *y * (size_t)j->second->rows * width);
-  fetch_channels(j->device, j->in + (size_t)begin * width, length, channels, j->alpha1,
-                 first - s2->padding - s1->padding, need, x, stride);
-  simd->conv_channels(x, stride, channels, j->first->weight, j->first->bias, channels, s1->kernel,
-                      s1->dilation, hidden, h, stride);
-  simd->snake_channels(h, channels, hidden, stride, j->alpha2->values, j->alpha2->inverse);
-  int before, after;
-  outside(first - s2->padding, hidden, length, &before, &after);
-  for (int c = 0; c < channels; c++) {
-    memset(h + (size_t)c * stride, 0, sizeof *h * (size_t)before);
-    memset(h + (size_t)c * stride + (hidden - after), 0, sizeof *h * (size_t)after);
-  }
-  simd->conv_channels(h, stride, channels, j->second->weight, j->second->bias, channels, s2->kernel,
-                      s2->dilation, rows, x, stride);
-  channels_to_rows(x, stride, channels, rows, y);
-  size_t start = (size_t)tile->first * width;
-  simd->residual(j->in + start, y, (size_t)rows * width, j->scale, j->accumulate, j->out + start);
-  return 0;
-}
-
-static int unit_item(void *context, int64_t item, int thread) {
-  const struct unit_job *j = context;
-  char *at = cpu_scratch(j->device, thread);
-  return j->first->way == CPU_CONV_TILE ? unit_tile_rows(j, &j->tiles[item], at)
-                                        : unit_tile_channels(j, &j->tiles[item], at);
-}
-
-int cpu_residual_unit(struct vamp_device *base, const struct vamp_weight *unit,
-                      const struct vamp_packing *packing, float scale, bool accumulate, const float *in,
-                      float *out) {
-  struct cpu_device *device = cpu_device(base);
-  const struct cpu_unit *u = (const struct cpu_unit *)unit;
-  size_t width = (size_t)u->first->shape.in_channels;
-  int rows = u->second->rows, hidden = u->first->rows;
-  int need = hidden + (u->first->shape.kernel - 1) * u->first->shape.dilation;
-  bool rows_way = u->first->way == CPU_CONV_TILE;
-  struct cpu_tile *tiles;
-  int64_t count = cpu_tiles(packing, rows, &tiles);
-  if (count < 0) {
-    return VAMP_MEMORY;
-  }
-  struct unit_job j = {device, u->alpha1,  u->alpha2, u->first, u->second, packing,
-                       scale,  accumulate, in,        out,      tiles};
-  size_t bytes = rows_way ? cpu_carved(base->act_size * (size_t)need * width) +
-                                cpu_carved(sizeof(float) * (size_t)hidden * width) +
-                                cpu_carved(onednn_scratch_size(device->onednn))
-                          : 2 * cpu_carved(sizeof(float) * channel_stride(need) * width + 4096) +
-                                cpu_carved(sizeof(float) * (size_t)rows * width);
-  int status = cpu_scratch_reserve(device, bytes);
-  if (!status) {
-    status = cpu_pool_run(device->pool, count, unit_item, &j);
   }
   free(tiles);
   return status;

@@ -163,6 +163,9 @@ int cpu_remask(struct vamp_device *device, int codebooks, int predicted, int voc
                const struct vamp_packing *packing, const struct vamp_sequence *sequences);
 int cpu_conv_create(struct vamp_device *device, const struct vamp_conv_shape *shape, const float *weight,
                     const float *bias, struct vamp_weight **conv, struct vamp_error *error);
+/* The same with a given number of output rows to a tile. */
+int cpu_conv_make(struct vamp_device *device, const struct vamp_conv_shape *shape, int rows,
+                  const float *weight, const float *bias, struct cpu_conv **conv, struct vamp_error *error);
 void cpu_conv_free(struct cpu_conv *conv);
 int cpu_conv(struct vamp_device *device, const struct vamp_weight *conv, const struct vamp_weight *alpha,
              bool apply_tanh, const struct vamp_packing *from, const struct vamp_packing *to, const float *in,

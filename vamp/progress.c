@@ -1,7 +1,7 @@
 /*
  * The progress line: how far, which stage, how long still.
  *
- *   [##########..............]  41 %  coarse  3 of 8 done  0:12 left
+ *   [##########..............]  41 %  coarse 5/12  3 of 8 done  0:12 left
  *
  * Time left is time spent, stretched: stages differ in cost per step, and the loop's progress already weighs
  * that. It is drawn at most ten times a second.
@@ -45,11 +45,14 @@ void vamp_progress_draw(struct vamp_progress *progress, const struct vamp_event 
   progress->drawn = now;
   double share = (progress->done + progress->running) / progress->total;
   share = fmin(fmax(share, 0), 1);
-  char bar[BAR_WIDTH + 1], jobs[48] = "", left[48] = "";
+  char bar[BAR_WIDTH + 1], step[32] = "", jobs[48] = "", left[48] = "";
   int filled = (int)(share * BAR_WIDTH);
   memset(bar, '#', (size_t)filled);
   memset(bar + filled, '.', (size_t)(BAR_WIDTH - filled));
   bar[BAR_WIDTH] = '\0';
+  if (event->steps > 0) {
+    snprintf(step, sizeof step, " %d/%d", event->step, event->steps);
+  }
   if (progress->total > 1) {
     snprintf(jobs, sizeof jobs, "  %d of %d done", progress->done, progress->total);
   }
@@ -57,7 +60,8 @@ void vamp_progress_draw(struct vamp_progress *progress, const struct vamp_event 
   if (seconds >= 0 && seconds < 360000) {
     snprintf(left, sizeof left, "  %d:%02d left", (int)seconds / 60, (int)seconds % 60);
   }
-  fprintf(stderr, "\r[%s] %3.0f %%  %s%s%s\033[K", bar, 100 * share, phase_name(event->phase), jobs, left);
+  fprintf(stderr, "\r[%s] %3.0f %%  %s%s%s%s\033[K", bar, 100 * share, phase_name(event->phase), step, jobs,
+          left);
   fflush(stderr);
 }
 

@@ -4,7 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static void fill(struct vamp_error *error, int status, const char *field, const char *format, va_list arguments) {
+static void fill(struct vamp_error *error, int status, const char *field, const char *format,
+                 va_list arguments) {
   if (!error) {
     return;
   }

@@ -29,6 +29,14 @@ int chunk_steps(const struct job *job) {
   return job->phase == VAMP_COARSE ? job->sampling.coarse_steps : job->sampling.fine_steps;
 }
 
+void job_steps(const struct job *job, int *step, int *steps) {
+  *steps = job->chunk_count > 0 ? chunk_steps(job) : 0;
+  *step = *steps;
+  for (int c = 0; c < job->chunk_count; c++) {
+    *step = job->chunks[c].step < *step ? job->chunks[c].step : *step;
+  }
+}
+
 static int64_t chunk_frames(const struct job *job, const struct vamp_codec_config *codec) {
   if (job->task != VAMP_TASK_VARIATION) {
     return job->frames;

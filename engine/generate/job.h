@@ -71,6 +71,8 @@ void chunk_prepare_step(const struct job *job, struct chunk *chunk);
 /* After the step ran. */
 void chunk_finish_step(struct chunk *chunk);
 int chunk_steps(const struct job *job);
+/* Steps done by the chunk that is furthest behind, and of the stage; 0 and 0 in other phases. */
+void job_steps(const struct job *job, int *step, int *steps);
 
 /* What a frame of this phase costs, in frames of one coarse step. */
 double job_phase_cost(enum vamp_phase phase);

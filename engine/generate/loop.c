@@ -204,6 +204,7 @@ static struct vamp_event *add_event(struct vamp_loop *loop, const struct job *jo
   node->event.job = job->id;
   node->event.user = job->user;
   node->event.phase = job->phase;
+  job_steps(job, &node->event.step, &node->event.steps);
   node->event.progress = (float)(job->work_done < job->work ? job->work_done / job->work : 1.0);
   return &node->event;
 }

@@ -87,16 +87,16 @@ struct vamp_sequence {
 
   /* This step's sampling. The filters (top_k, then top_p, then typical) look at softmax(logits); what they
    * leave is drawn from softmax(logits / temperature). */
-  bool argmax;          /* take the likeliest token instead of sampling */
-  float temperature;    /* > 0 */
-  int32_t top_k;        /* 0: off */
-  float top_p;          /* 1: off */
-  float typical_mass;   /* 0: off */
-  int32_t typical_min;  /* tokens kept at least */
-  float noise;          /* mask_temperature * (1 - r): scale of the Gumbel noise on confidence */
-  int32_t masked;       /* positions masked before this step */
-  int32_t keep_masked;  /* m: positions that stay masked after it; 0 at the last step */
-  int32_t step;         /* written to `committed` */
+  bool argmax;         /* take the likeliest token instead of sampling */
+  float temperature;   /* > 0 */
+  int32_t top_k;       /* 0: off */
+  float top_p;         /* 1: off */
+  float typical_mass;  /* 0: off */
+  int32_t typical_min; /* tokens kept at least */
+  float noise;         /* mask_temperature * (1 - r): scale of the Gumbel noise on confidence */
+  int32_t masked;      /* positions masked before this step */
+  int32_t keep_masked; /* m: positions that stay masked after it; 0 at the last step */
+  int32_t step;        /* written to `committed` */
 
   /* Random numbers: vamp_philox(seed, frame, codebook + 256 * step, counter, stream); word 0 draws the
    * token, word 1 the Gumbel noise. */
@@ -121,23 +121,22 @@ struct vamp_operations {
   int (*linear_create)(struct vamp_device *device, int n, int k, bool gated, const float *weight,
                        const float *bias, struct vamp_weight **linear, struct vamp_error *error);
   /* weight [out, in, kernel], or [in, out, kernel] where transposed; bias [out] or NULL. */
-  int (*conv_create)(struct vamp_device *device, const struct vamp_conv_shape *shape,
-                     const float *weight, const float *bias, struct vamp_weight **conv,
-                     struct vamp_error *error);
+  int (*conv_create)(struct vamp_device *device, const struct vamp_conv_shape *shape, const float *weight,
+                     const float *bias, struct vamp_weight **conv, struct vamp_error *error);
   int (*unit_create)(struct vamp_device *device, const struct vamp_unit_shape *shape,
                      const struct vamp_unit_weights *weights, struct vamp_weight **unit,
                      struct vamp_error *error);
   /* tables [codebooks, entries, dimensions], projection [width, codebooks * dimensions], bias [width]. */
-  int (*embedding_create)(struct vamp_device *device, int codebooks, int entries, int dimensions,
-                          int width, const float *tables, const float *projection, const float *bias,
+  int (*embedding_create)(struct vamp_device *device, int codebooks, int entries, int dimensions, int width,
+                          const float *tables, const float *projection, const float *bias,
                           struct vamp_weight **embedding, struct vamp_error *error);
   /* One residual vector quantiser of `codebooks` levels: in_weight [codebooks, dimensions, width],
    * in_bias [codebooks, dimensions], table [codebooks, entries, dimensions],
    * out_weight [codebooks, width, dimensions], out_bias [codebooks, width]. */
-  int (*quantizer_create)(struct vamp_device *device, int codebooks, int entries, int dimensions,
-                          int width, const float *in_weight, const float *in_bias, const float *table,
-                          const float *out_weight, const float *out_bias,
-                          struct vamp_weight **quantizer, struct vamp_error *error);
+  int (*quantizer_create)(struct vamp_device *device, int codebooks, int entries, int dimensions, int width,
+                          const float *in_weight, const float *in_bias, const float *table,
+                          const float *out_weight, const float *out_bias, struct vamp_weight **quantizer,
+                          struct vamp_error *error);
   /* Any small float vector or table an operation reads: norms, snake's alpha, the attention bias. */
   int (*vector_create)(struct vamp_device *device, const float *values, size_t count,
                        struct vamp_weight **vector, struct vamp_error *error);
@@ -157,8 +156,7 @@ struct vamp_operations {
    * order), bias: vector [32 buckets, heads], added as bias[bucket(key - query)][head] after the scores
    * were scaled by 1/sqrt(head_size). out act [rows, heads * head_size]. Buckets: docs/model.md. */
   int (*attention)(struct vamp_device *device, const struct vamp_weight *bias,
-                   const struct vamp_packing *packing, int heads, int head_size, const void *qkv,
-                   void *out);
+                   const struct vamp_packing *packing, int heads, int head_size, const void *qkv, void *out);
   /* Classifies x act [rows, k] and draws a candidate for every masked position: fills sampled,
    * probability and confidence of each sequence. The classifier's channel is codebook * V + token.
    * Logits never leave the device, and only masked positions need to be computed. */
@@ -192,12 +190,12 @@ struct vamp_operations {
 
 struct vamp_device {
   const struct vamp_operations *ops;
-  const char *backend;         /* "cpu", "cuda" */
-  char description[160];       /* for people: processor, instruction set, threads */
+  const char *backend;   /* "cpu", "cuda" */
+  char description[160]; /* for people: processor, instruction set, threads */
   enum vamp_precision precision;
-  size_t act_size;             /* 4 or 2 */
-  int64_t step_rows;           /* rows a generation step takes before more only means waiting */
-  int64_t codec_rows;          /* the same for the codec, in frames */
+  size_t act_size;    /* 4 or 2 */
+  int64_t step_rows;  /* rows a generation step takes before more only means waiting */
+  int64_t codec_rows; /* the same for the codec, in frames */
   void (*close)(struct vamp_device *device);
 };
 

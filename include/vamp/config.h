@@ -11,9 +11,9 @@
 #define VAMP_MAX_RATES 8
 
 struct vamp_codec_config {
-  int sample_rate;                  /* Hz */
-  int encoder_dim;                  /* channels after the encoder's first convolution */
-  int encoder_rate_count;           /* strides of the encoder */
+  int sample_rate;        /* Hz */
+  int encoder_dim;        /* channels after the encoder's first convolution */
+  int encoder_rate_count; /* strides of the encoder */
   int encoder_rates[VAMP_MAX_RATES];
   int decoder_dim;
   int decoder_rate_count;

@@ -68,14 +68,14 @@ struct vamp_job {
 struct vamp_result {
   int codebooks, frames;
   int passes;
-  int32_t *codes_before;                           /* [codebooks, frames] */
-  int32_t *codes;                                  /* [codebooks, frames] after the last pass */
-  int32_t *pass_before[VAMP_MASK_MAX_PASSES];      /* [codebooks, frames] what pass p started from */
-  int32_t *pass_after[VAMP_MASK_MAX_PASSES];       /* [codebooks, frames] */
-  int32_t *committed_step[VAMP_MASK_MAX_PASSES];   /* [codebooks, frames]; -1 where kept */
-  float *confidence[VAMP_MASK_MAX_PASSES];         /* [codebooks, frames]; 1 where kept */
-  float *samples;                                  /* [sample_count]; NULL for ENCODE, COARSE, FINE */
-  size_t sample_count;                             /* VARIATION: exactly that of the input */
+  int32_t *codes_before;                         /* [codebooks, frames] */
+  int32_t *codes;                                /* [codebooks, frames] after the last pass */
+  int32_t *pass_before[VAMP_MASK_MAX_PASSES];    /* [codebooks, frames] what pass p started from */
+  int32_t *pass_after[VAMP_MASK_MAX_PASSES];     /* [codebooks, frames] */
+  int32_t *committed_step[VAMP_MASK_MAX_PASSES]; /* [codebooks, frames]; -1 where kept */
+  float *confidence[VAMP_MASK_MAX_PASSES];       /* [codebooks, frames]; 1 where kept */
+  float *samples;                                /* [sample_count]; NULL for ENCODE, COARSE, FINE */
+  size_t sample_count;                           /* VARIATION: exactly that of the input */
   struct {
     double queued, encode, coarse, fine, decode; /* seconds of wall time spent in each */
   } seconds;
@@ -92,6 +92,7 @@ struct vamp_event {
   void *user;
   enum vamp_phase phase;
   float progress;             /* 0 .. 1 over the whole job */
+  int step, steps;            /* COARSE, FINE: steps done by the chunk furthest behind, and all; else 0 */
   struct vamp_result *result; /* DONE: the receiver's */
   struct vamp_error error;    /* FAILED */
 };
@@ -99,15 +100,15 @@ struct vamp_event {
 struct vamp_loop;
 
 struct vamp_loop_limits {
-  int max_jobs;           /* queued and running; default 1024 */
-  int64_t max_frames;     /* of one job; default 60,000 (17 minutes) */
+  int max_jobs;            /* queued and running; default 1024 */
+  int64_t max_frames;      /* of one job; default 60,000 (17 minutes) */
   int64_t max_held_frames; /* of all jobs together, bounds memory; default 2,000,000 */
 };
 
 /* The loop uses `model` (and its device) from the thread that calls vamp_loop_step, and does not own it.
  * limits may be NULL. */
-int vamp_loop_create(struct vamp_model *model, const struct vamp_loop_limits *limits,
-                     struct vamp_loop **loop, struct vamp_error *error);
+int vamp_loop_create(struct vamp_model *model, const struct vamp_loop_limits *limits, struct vamp_loop **loop,
+                     struct vamp_error *error);
 /* Cancels and forgets whatever is left. No other thread may be inside the loop. */
 void vamp_loop_free(struct vamp_loop *loop);
 

@@ -87,8 +87,7 @@ enum vamp_picture_format { VAMP_PICTURE_PNG, VAMP_PICTURE_SVG };
  * 200 to 4,000 frames; larger masks are reduced to at most 8,192 pixels across. *data is malloc'd and
  * the caller's to free. */
 int vamp_mask_picture(const struct vamp_mask_plan *plan, int pass, const struct vamp_mask_outcome *outcome,
-                      enum vamp_picture_format format, void **data, size_t *size,
-                      struct vamp_error *error);
+                      enum vamp_picture_format format, void **data, size_t *size, struct vamp_error *error);
 
 /* The table of presets: [{"name","description","mask":{...}}]; new reference. */
 json_t *vamp_mask_presets_json(void);

@@ -31,9 +31,10 @@ struct vamp_request {
   enum vamp_audio_format format;
 };
 
-/* Unknown fields, wrong types and values out of range are VAMP_INVALID with a JSON pointer; "typical_min_tokens"
- * is at least 1, "temperature" at least 0.001. That a named model is the loaded one and that top_k is
- * within its vocabulary is checked by vamp_variation_prepare. `params` NULL or {} gives the defaults. */
+/* Unknown fields, wrong types and values out of range are VAMP_INVALID with a JSON pointer;
+ * "typical_min_tokens" is at least 1, "temperature" at least 0.001. That a named model is the loaded one and
+ * that top_k is within its vocabulary is checked by vamp_variation_prepare. `params` NULL or {} gives the
+ * defaults. */
 int vamp_request_parse(const json_t *params, struct vamp_request *request, struct vamp_error *error);
 void vamp_request_free(struct vamp_request *request); /* fine on a zeroed struct */
 

@@ -442,9 +442,16 @@ static void a_full_queue_refuses(void **state) {
   assert_int_equal(vamp_loop_submit(f.loop, &m.job, &id, &error), 0);
   assert_int_equal(vamp_loop_submit(f.loop, &m.job, &id, &error), 0);
   assert_int_equal(vamp_loop_submit(f.loop, &m.job, &id, &error), VAMP_BUSY);
-  struct vamp_result *results[1];
-  run_all(f.loop, 1, results);
-  vamp_result_free(results[0]);
+  /* Both come to an end, and there is room again. */
+  struct vamp_event event;
+  int done = 0;
+  while (done < 2) {
+    assert_int_equal(vamp_loop_step(f.loop, &error), 1);
+    while (vamp_loop_next_event(f.loop, &event)) {
+      done += event.type == VAMP_EVENT_DONE;
+      vamp_result_free(event.result);
+    }
+  }
   assert_int_equal(vamp_loop_submit(f.loop, &m.job, &id, &error), 0);
   struct material too_long;
   make_material(&too_long, 0, 120);
