@@ -44,7 +44,7 @@ static void drop_body(struct vampd_answer *answer) {
 static void put_json(struct vampd_answer *answer, int status, const char *media_type, json_t *value) {
   drop_body(answer);
   /* 9 digits keep every float32; compact, because masks and audio in base64 are long. */
-  char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+  char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
   json_decref(value);
   if (text) {
     answer->status = status;

@@ -154,7 +154,7 @@ int vamp_bytes_write(const char *path, const void *data, size_t size, struct vam
 }
 
 int vamp_json_write(const char *path, const json_t *json, struct vamp_error *error) {
-  char *text = json ? json_dumps(json, JSON_REAL_PRECISION(9)) : NULL;
+  char *text = json ? json_dumps(json, JSON_REAL_PRECISION(15)) : NULL;
   if (!text) {
     return vamp_fail(error, VAMP_MEMORY, "out of memory while writing %s", path);
   }
@@ -171,7 +171,7 @@ json_t *vamp_json_name(const char *name) {
 }
 
 void vamp_json_print(json_t *object) {
-  char *text = object ? json_dumps(object, JSON_REAL_PRECISION(9)) : NULL;
+  char *text = object ? json_dumps(object, JSON_REAL_PRECISION(15)) : NULL;
   if (text) {
     printf("%s\n", text);
     fflush(stdout);

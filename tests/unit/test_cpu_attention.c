@@ -29,8 +29,8 @@ static int bucket_of(int64_t relative) {
 static void attention_create(const struct trial *trial, struct vamp_device *device,
                              struct vamp_weight **weights) {
   const struct attention_trial *attention = (const struct attention_trial *)trial;
-  assert_int_equal(device->ops->vector_create(device, attention->bias, (size_t)(BUCKETS * attention->heads),
-                                              weights, NULL),
+  assert_int_equal(device->ops->vector_create(device, attention->bias,
+                                              (size_t)BUCKETS * (size_t)attention->heads, weights, NULL),
                    0);
 }
 
@@ -98,7 +98,7 @@ static void check_attention(void **state, int heads, int head_size, double bias_
                                                 .reference = attention_reference},
                                       .heads = heads,
                                       .head_size = head_size,
-                                      .bias = random_floats((size_t)(BUCKETS * heads), bias_scale, 7)};
+                                      .bias = random_floats((size_t)BUCKETS * (size_t)heads, bias_scale, 7)};
   snprintf(attention.trial.name, sizeof attention.trial.name,
            "attention of %d heads of %d, bias to %g, input to %g", heads, head_size, bias_scale, in_scale);
   trial_check_scaled(state, &attention.trial, count, lengths, in_scale);

@@ -61,7 +61,7 @@ static void conv_reference(const struct trial *trial, int64_t rows, const float 
   for (int64_t i = 0; i < out_rows * outs; i++) {
     out[i] = conv->bias ? (double)conv->bias[i % outs] : 0;
   }
-  double *x = taken(malloc(sizeof *x * (size_t)(rows * ins + 1)));
+  double *x = taken(calloc((size_t)(rows * ins + 1), sizeof *x));
   for (int64_t i = 0; i < rows * ins; i++) {
     x[i] = conv->alpha ? snake((double)in[i], (double)conv->alpha[i % ins]) : (double)in[i];
   }
@@ -109,7 +109,7 @@ static void check_conv_at(void **state, const struct conv_case *one, double in_s
   struct vamp_conv_shape shape = shape_of(one);
   int ins = shape.in_channels, taps = shape.kernel;
   int terms = ins * (one->transposed ? (taps + shape.stride - 1) / shape.stride : taps);
-  size_t weights = (size_t)(ins * shape.out_channels * taps);
+  size_t weights = (size_t)ins * (size_t)shape.out_channels * (size_t)taps;
   /* Without a snake all inputs are exact in bf16; with one they are rounded, and tens to hundreds of
    * roundings of 2^-9 meet in each output. */
   struct conv_trial conv = {

@@ -93,7 +93,7 @@ static void check_linear(void **state, enum vamp_epilogue epilogue, int n, int k
   };
   snprintf(linear.trial.name, sizeof linear.trial.name, "linear %s n=%d k=%d%s", NAMES[epilogue], n, k,
            with_bias ? " bias" : "");
-  linear.weight = random_weights((size_t)n * (size_t)k, k / (loud * loud), (uint64_t)(n * 1000 + k));
+  linear.weight = random_weights((size_t)n * (size_t)k, k / (loud * loud), (uint64_t)n * 1000 + (uint64_t)k);
   linear.bias = with_bias ? random_floats((size_t)n, 1, (uint64_t)n) : NULL;
   trial_check(state, &linear.trial, count, lengths);
   free(linear.weight);
@@ -284,7 +284,7 @@ static void embed_reference(const struct trial *trial, int64_t rows, const float
 }
 
 static void check_embed(void **state, int codebooks, int entries, int dimensions, int width) {
-  size_t inputs = (size_t)(codebooks * dimensions);
+  size_t inputs = (size_t)codebooks * (size_t)dimensions;
   struct embed_trial embed = {
       .trial = {.in_width = codebooks,
                 .out_width = width,
@@ -297,7 +297,7 @@ static void check_embed(void **state, int codebooks, int entries, int dimensions
       .entries = entries,
       .dimensions = dimensions,
       .width = width,
-      .tables = random_floats((size_t)(codebooks * entries * dimensions), 1, 1),
+      .tables = random_floats(inputs * (size_t)entries, 1, 1),
       .projection = random_weights(inputs * (size_t)width, (double)inputs, 2),
       .bias = random_floats((size_t)width, 1, 3),
   };

@@ -193,13 +193,14 @@ static void check_predicted(const struct scene *scene, const char *name, const s
 
 static const int LENGTHS[] = {1, 0, 20, 7, 33};
 static const int ONE[] = {24};
+static const int BEYOND_TILES[] = {450, 3};
 
 /* Logits of about +-loudness. */
 static struct scene predict_scene(int given, int predicted, int vocabulary, int k, double loudness,
                                   double share, int count, const int *lengths) {
-  struct scene scene =
-      scene_make(given + predicted, predicted, vocabulary, count, lengths, share, (uint64_t)(vocabulary + k));
-  size_t channels = (size_t)(predicted * vocabulary);
+  struct scene scene = scene_make(given + predicted, predicted, vocabulary, count, lengths, share,
+                                  (uint64_t)vocabulary + (uint64_t)k);
+  size_t channels = (size_t)predicted * (size_t)vocabulary;
   scene.k = k;
   scene.x = random_floats((size_t)scene_rows(&scene) * (size_t)k, 1, 1);
   scene.weight = random_weights(channels * (size_t)k, k / (loudness * loudness), 2);
@@ -221,6 +222,7 @@ static void test_sampled(void **state) {
   struct scene small = predict_scene(0, 4, 64, 32, 3, 0.6, COUNT(LENGTHS), LENGTHS);
   struct scene large = predict_scene(4, 10, 1024, 16, 3, 0.3, COUNT(LENGTHS), LENGTHS);
   struct scene odd = predict_scene(1, 3, 37, 20, 3, 1, COUNT(LENGTHS), LENGTHS);
+  struct scene longer = predict_scene(0, 1, 64, 16, 3, 0.9, COUNT(BEYOND_TILES), BEYOND_TILES);
   for (int s = 0; s < COUNT(LENGTHS); s++) {
     small.sequence[s].noise = large.sequence[s].noise = (float)s;
     odd.sequence[s].step = 100 + s;
@@ -228,9 +230,11 @@ static void test_sampled(void **state) {
   scene_check(state, &small, true, check_predicted);
   scene_check(state, &large, true, check_predicted);
   scene_check(state, &odd, true, check_predicted);
+  scene_check(state, &longer, true, check_predicted);
   scene_free(&small);
   scene_free(&large);
   scene_free(&odd);
+  scene_free(&longer);
 }
 
 /* Nothing masked but in the given codebooks: nothing to do, in a batch and alone. */
@@ -362,8 +366,8 @@ static void check_frequency(const struct scene *scene, const char *name, const s
 static void test_frequency(void **state) {
   static const int FRAMES[] = {4000};
   struct scene scene = predict_scene(0, 2, 64, 8, 0.7, 1, COUNT(FRAMES), FRAMES);
-  for (int64_t i = 0; i < scene_rows(&scene) * scene.k; i++) {
-    scene.x[i] = scene.x[i % scene.k];
+  for (int64_t row = 1; row < FRAMES[0]; row++) {
+    memcpy(scene.x + row * scene.k, scene.x, sizeof(float) * (size_t)scene.k);
   }
   scene_check(state, &scene, true, check_frequency);
   scene_free(&scene);

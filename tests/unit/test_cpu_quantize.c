@@ -14,7 +14,7 @@ struct quantizer {
 };
 
 static struct quantizer quantizer_make(int codebooks, int entries, int dimensions, int width) {
-  size_t levels = (size_t)codebooks, matrix = (size_t)(dimensions * width);
+  size_t levels = (size_t)codebooks, matrix = (size_t)dimensions * (size_t)width;
   return (struct quantizer){
       .codebooks = codebooks,
       .entries = entries,
@@ -22,7 +22,7 @@ static struct quantizer quantizer_make(int codebooks, int entries, int dimension
       .width = width,
       .in_weight = random_weights(levels * matrix, width, 1),
       .in_bias = random_floats(levels * (size_t)dimensions, 0.2, 2),
-      .table = random_floats(levels * (size_t)(entries * dimensions), 1, 3),
+      .table = random_floats(levels * (size_t)entries * (size_t)dimensions, 1, 3),
       .out_weight = random_weights(levels * matrix, 4 * dimensions, 4),
       .out_bias = random_floats(levels * (size_t)width, 0.1, 5),
   };

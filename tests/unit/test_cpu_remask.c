@@ -76,7 +76,7 @@ static int keep_of(int masked, int way) {
 /* `levels`: confidences are drawn from so many values; 0: from all. */
 static void check_remask(void **state, int given, int predicted, double share, int levels) {
   for (int way = 0; way < 5; way++) {
-    uint64_t seed = (uint64_t)(way + 1);
+    uint64_t seed = (uint64_t)way + 1;
     struct scene scene = scene_make(given + predicted, predicted, 1024, COUNT(LENGTHS), LENGTHS, share, seed);
     for (int64_t i = 0; levels > 0 && i < scene_rows(&scene) * predicted; i++) {
       int level = random_below(&seed, levels);

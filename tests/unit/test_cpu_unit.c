@@ -34,7 +34,7 @@ static void half_unit(const struct unit_trial *unit, int half, int64_t rows, con
   int channels = unit->shape.channels;
   int kernel = half ? unit->shape.kernel2 : unit->shape.kernel1;
   int dilation = half ? 1 : unit->shape.dilation1;
-  double *active = taken(malloc(sizeof *active * (size_t)(rows * channels + 1)));
+  double *active = taken(calloc((size_t)(rows * channels + 1), sizeof *active));
   for (int64_t i = 0; i < rows * channels; i++) {
     double alpha = (double)unit->alpha[half][i % channels];
     active[i] = x[i] + sin(alpha * x[i]) * sin(alpha * x[i]) / (alpha + 1e-9);
@@ -90,9 +90,9 @@ static void check_unit(void **state, int channels, int kernel1, int dilation1, i
   };
   for (int half = 0; half < 2; half++) {
     int terms = channels * kernels[half];
-    unit.weight[half] = random_weights((size_t)(terms * channels), terms, (uint64_t)(half + 1));
-    unit.bias[half] = random_floats((size_t)channels, 1, (uint64_t)(half + 3));
-    unit.alpha[half] = random_floats((size_t)channels, 0.5, (uint64_t)(half + 5));
+    unit.weight[half] = random_weights((size_t)terms * (size_t)channels, terms, (uint64_t)half + 1);
+    unit.bias[half] = random_floats((size_t)channels, 1, (uint64_t)half + 3);
+    unit.alpha[half] = random_floats((size_t)channels, 0.5, (uint64_t)half + 5);
     for (int c = 0; c < channels; c++) {
       unit.alpha[half][c] = as_bf16(1 + unit.alpha[half][c]);
     }
