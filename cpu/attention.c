@@ -3,7 +3,6 @@
  * thread with the kernel of simd.c. Relative positions fall into T5's buckets (Raffel et al. 2020),
  * which depend on key - query alone, so each head's bias is one short vector.
  */
-#include <math.h>
 #include <stdlib.h>
 
 #include "cpu/internal.h"
@@ -16,8 +15,13 @@ static int bucket(int64_t key_minus_query) {
   if (distance < 8) {
     return half + (int)distance;
   }
-  int far = 8 + (int)(logf((float)distance / 8.0f) / logf(16.0f) * 8.0f);
-  return half + (far < 15 ? far : 15);
+  /* 8 + floor(8 log(distance / 8) / log 16): a step each time the distance grows by the root of two. In whole
+   * numbers, so that no library's logarithm decides at the steps. */
+  int far = 8;
+  while (far < 15 && distance * distance >= (int64_t)64 << (far - 7)) {
+    far++;
+  }
+  return half + far;
 }
 
 struct attention_job {

@@ -117,6 +117,11 @@ err:
 int cpu_conv_create(struct vamp_device *device, const struct vamp_conv_shape *shape, const float *weight,
                     const float *bias, struct vamp_weight **conv, struct vamp_error *error) {
   struct cpu_conv *c;
+  if (shape->transposed && shape->kernel > 64 * shape->stride) {
+    return vamp_fail(error, VAMP_UNSUPPORTED,
+                     "a transposed convolution of kernel %d at stride %d: at most %d", shape->kernel,
+                     shape->stride, 64 * shape->stride);
+  }
   int in = shape->in_channels, out = shape->out_channels;
   int rows = tile_output_rows(in > out ? in : out);
   int status = cpu_conv_make(device, shape, rows, weight, bias, &c, error);
@@ -164,7 +169,8 @@ static int conv_tile(const struct conv_job *j, const struct cpu_tile *tile, char
   } else {
     void *x = cpu_carve(&at, act * (size_t)need * (size_t)in_channels);
     float *y = cpu_carve(&at, sizeof *y * (size_t)rows * (size_t)out_channels);
-    tile_fetch_rows(j->device, sequence, length, in_channels, j->alpha, first - shape->padding, need, x);
+    tile_fetch_rows(j->device, sequence, length, in_channels, j->alpha, first - shape->padding, need,
+                    cpu_bf16(j->device), x);
     status = onednn_conv_run(c->tile, x, y, at);
     memcpy(result, y, sizeof *y * count);
   }
@@ -187,7 +193,7 @@ static int gather_tile(const struct conv_job *j, const struct cpu_tile *tile, ch
   char *windows = cpu_carve(&at, window * ONEDNN_MAX_ROWS);
   float *y = cpu_carve(&at, sizeof *y * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n);
   tile_fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha,
-                  first * shape->stride - shape->padding, need, x);
+                  first * shape->stride - shape->padding, need, cpu_bf16(j->device), x);
   /* Without dilation a window is one run of memory. */
   int runs = shape->dilation == 1 ? 1 : shape->kernel;
   size_t run = window / (size_t)runs;
@@ -233,7 +239,8 @@ static int transposed_tile(const struct conv_job *j, const struct cpu_tile *tile
   char *x = cpu_carve(&at, j->device->base.act_size * in_channels * ONEDNN_MAX_ROWS);
   float *y = cpu_carve(&at, sizeof *y * ONEDNN_MAX_ROWS * (size_t)c->linear->tile_n);
   float *taps = cpu_carve(&at, sizeof *taps * ONEDNN_MAX_ROWS * taps_row);
-  tile_fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha, first - before, rows, x);
+  tile_fetch_rows(j->device, sequence, length, shape->in_channels, j->alpha, first - before, rows,
+                  cpu_bf16(j->device), x);
   for (int t = 0; t < c->linear->tiles; t++) {
     int status = cpu_linear_tile(c->linear, t, rows, x, y, at);
     if (status) {

@@ -96,11 +96,17 @@ struct cpu_conv {
   struct cpu_linear *linear; /* GATHER, TRANSPOSED */
 };
 
-/* A residual unit: the first convolution's tile is wider by the context of the second. */
+struct fast_fir;
+
+/* A residual unit: the first convolution's tile is wider by the context of the second. Where a fast FIR is
+ * there it takes the place of the convolution's own tile. */
 struct cpu_unit {
   struct vamp_weight base;
   struct cpu_vector *alpha1, *alpha2;
-  struct cpu_conv *first, *second;
+  struct vamp_conv_shape shape1, shape2;
+  int rows, hidden;                /* a tile's output rows, and rows between the convolutions */
+  struct cpu_conv *first, *second; /* NULL where the fast FIR is used */
+  struct fast_fir *fast_first, *fast_second;
 };
 
 struct cpu_embedding {
@@ -113,12 +119,13 @@ struct cpu_embedding {
 struct cpu_quantizer {
   struct vamp_weight base;
   int codebooks, entries, dimensions, width;
-  float *in_weight;  /* [codebooks, dimensions, width] */
-  float *in_bias;    /* [codebooks, dimensions] */
-  float *table;      /* [codebooks, entries, dimensions] */
-  float *directions; /* [codebooks, dimensions, entries]: rows of the table, normalised, transposed */
-  float *out_weight; /* [codebooks, dimensions, width]: transposed */
-  float *out_bias;   /* [codebooks, width] */
+  float *in_weight;    /* [codebooks, dimensions, width] */
+  float *in_bias;      /* [codebooks, dimensions] */
+  float *table;        /* [codebooks, entries, dimensions] */
+  float *directions;   /* [codebooks, dimensions, entries]: rows of the table, normalised, transposed */
+  float *half_squares; /* [codebooks, entries]: half the squared norm of each direction */
+  float *out_weight;   /* [codebooks, dimensions, width]: transposed */
+  float *out_bias;     /* [codebooks, width] */
 };
 
 /* A tile of rows of one sequence. */

@@ -2,7 +2,7 @@
  * The residual vector quantiser (van den Oord et al. 2017; Zeghidour et al. 2021), both ways, in float
  * whatever the precision: a wrong token is worth more than the time. One row at a time stays in the first
  * cache with the 8-dimensional projections; the codebook search is one pass over a transposed table of
- * unit vectors, so that the nearest is the largest dot product.
+ * unit vectors: |z - c|^2 is least where z c - |c|^2 / 2 is largest.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,6 +18,7 @@ void cpu_quantizer_free(struct cpu_quantizer *quantizer) {
   free(quantizer->in_bias);
   free(quantizer->table);
   free(quantizer->directions);
+  free(quantizer->half_squares);
   free(quantizer->out_weight);
   free(quantizer->out_bias);
   free(quantizer);
@@ -42,9 +43,13 @@ static void normalise(struct cpu_quantizer *q) {
         norm += row[d] * row[d];
       }
       norm = fmaxf(sqrtf(norm), 1e-12f);
+      float direction = 0;
       for (size_t d = 0; d < dimensions; d++) {
         q->directions[(c * dimensions + d) * entries + e] = row[d] / norm;
+        direction += row[d] / norm * (row[d] / norm);
       }
+      /* 1/2, up to rounding that must not decide, but for a row of zeros. */
+      q->half_squares[c * entries + e] = direction > 0.5f ? 0.5f : direction / 2;
     }
   }
 }
@@ -68,9 +73,11 @@ int cpu_quantizer_create(struct vamp_device *device, int codebooks, int entries,
   q->in_bias = keep(in_bias, c * d);
   q->table = keep(table, c * e * d);
   q->directions = cpu_allocate(sizeof(float) * (c * d * e + 16));
+  q->half_squares = cpu_allocate(sizeof(float) * (c * e + 16));
   q->out_weight = cpu_allocate(sizeof(float) * (c * d * w + 16));
   q->out_bias = keep(out_bias, c * w);
-  if (!q->in_weight || !q->in_bias || !q->table || !q->directions || !q->out_weight || !q->out_bias) {
+  if (!q->in_weight || !q->in_bias || !q->table || !q->directions || !q->half_squares || !q->out_weight ||
+      !q->out_bias) {
     cpu_quantizer_free(q);
     return vamp_fail(error, VAMP_MEMORY, "out of memory");
   }
@@ -103,8 +110,16 @@ static int32_t search(const struct simd *simd, const struct cpu_quantizer *q, in
   for (size_t i = 0; i < d; i++) {
     z[i] = simd->dot(q->in_weight + (c * d + i) * w, residual, q->width) + q->in_bias[c * d + i];
   }
-  /* |z| scales every dot product alike: it cannot change which is largest. */
-  return simd->nearest(z, q->directions + c * d * (size_t)q->entries, q->dimensions, q->entries);
+  float norm = 0;
+  for (size_t i = 0; i < d; i++) {
+    norm += z[i] * z[i];
+  }
+  norm = fmaxf(sqrtf(norm), 1e-12f);
+  for (size_t i = 0; i < d; i++) {
+    z[i] /= norm;
+  }
+  return simd->nearest(z, q->directions + c * d * (size_t)q->entries,
+                       q->half_squares + c * (size_t)q->entries, q->dimensions, q->entries);
 }
 
 struct quantize_job {

@@ -164,6 +164,12 @@ static void k_residual(const float *x, const float *y, size_t count, float scale
   }
 }
 
+static void k_subtract(const float *x, const float *y, const float *z, size_t count, float *out) {
+  for (size_t i = 0; i < count; i++) {
+    out[i] = x[i] - y[i] - z[i];
+  }
+}
+
 /* ---- convolution over few channels: vectors run along time --------------------------------------- */
 
 /* `outs` output channels by `vectors` vectors of positions stay in registers over all taps. */
@@ -247,12 +253,12 @@ static float k_exp_sum(const float *logits, int count, float scale, float *p) {
   return lane_sum(sum);
 }
 
-static int k_nearest(const float *z, const float *table, int dimensions, int entries) {
+static int k_nearest(const float *z, const float *table, const float *offset, int dimensions, int entries) {
   int best = 0;
   float best_dot = -INFINITY;
   for (int j = 0; j < entries; j += LANES) {
     int left = entries - j < LANES ? entries - j : LANES;
-    vec sum = splat(0.0f);
+    vec sum = -(left == LANES ? load(offset + j) : load_part(offset + j, left));
     for (int d = 0; d < dimensions; d++) {
       const float *row = table + (size_t)d * (size_t)entries + j;
       sum += splat(z[d]) * (left == LANES ? load(row) : load_part(row, left));
@@ -301,6 +307,7 @@ const struct simd NAME(VAMP_SIMD_SET) = {
     .gated_gelu = k_gated_gelu,
     .tanh = k_tanh,
     .residual = k_residual,
+    .subtract = k_subtract,
     .conv_channels = k_conv_channels,
     .attention = k_attention,
     .exp_sum = k_exp_sum,

@@ -47,6 +47,8 @@ struct simd {
   void (*tanh)(float *x, size_t count);
   /* out = scale * (x + y), or out += that. */
   void (*residual)(const float *x, const float *y, size_t count, float scale, bool accumulate, float *out);
+  /* out = x - y - z */
+  void (*subtract)(const float *x, const float *y, const float *z, size_t count, float *out);
   /* Channel-first convolution of stride 1 for few channels: in [in_channels, in_stride] with
    * (kernel-1)*dilation positions of context before `length` outputs; weight [out, in, kernel]; out
    * [out_channels, out_stride]. Reads up to 64 positions beyond the last, which must be readable. */
@@ -57,8 +59,8 @@ struct simd {
   /* p = exp(scale * (logits - max logit)), returns the sum of p in a fixed order. */
   float (*exp_sum)(const float *logits, int count, float scale, float *p);
   /* The first j with the largest dot product of z [dimensions] and column j of table
-   * [dimensions, entries] (channel-first). */
-  int (*nearest)(const float *z, const float *table, int dimensions, int entries);
+   * [dimensions, entries] (channel-first), less offset[j]. */
+  int (*nearest)(const float *z, const float *table, const float *offset, int dimensions, int entries);
   float (*dot)(const float *a, const float *b, int count);
   /* y += a * x */
   void (*axpy)(float a, const float *x, int count, float *y);

@@ -13,8 +13,8 @@ int tile_output_rows(int channels) {
 }
 
 void tile_fetch_rows(const struct cpu_device *device, const float *sequence, int64_t length, int channels,
-                     const struct cpu_vector *alpha, int64_t from, int rows, char *out) {
-  size_t row = device->base.act_size * (size_t)channels;
+                     const struct cpu_vector *alpha, int64_t from, int rows, bool bf16, char *out) {
+  size_t row = (bf16 ? 2 : 4) * (size_t)channels;
   int64_t first = from < 0 ? 0 : from, last = from + rows < length ? from + rows : length;
   if (first >= last) {
     memset(out, 0, row * (size_t)rows);
@@ -25,10 +25,9 @@ void tile_fetch_rows(const struct cpu_device *device, const float *sequence, int
   char *to = out + row * (size_t)(first - from);
   const float *x = sequence + (size_t)first * (size_t)channels;
   if (alpha) {
-    device->simd->snake(x, (int)(last - first), channels, alpha->values, alpha->inverse, cpu_bf16(device),
-                        to);
+    device->simd->snake(x, (int)(last - first), channels, alpha->values, alpha->inverse, bf16, to);
   } else {
-    device->simd->to_act(x, (size_t)(last - first) * (size_t)channels, cpu_bf16(device), to);
+    device->simd->to_act(x, (size_t)(last - first) * (size_t)channels, bf16, to);
   }
 }
 

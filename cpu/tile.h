@@ -12,10 +12,10 @@ enum { TILE_FEW_CHANNELS = 16 };
 /* Output rows of a tile: small enough for the second cache, large enough to amortise the context. */
 int tile_output_rows(int channels);
 
-/* Rows `from` .. `from + rows - 1` of a sequence [length, channels] into out act [rows, channels], through
- * snake where alpha is given; rows outside the sequence are zeros. */
+/* Rows `from` .. `from + rows - 1` of a sequence [length, channels] into out [rows, channels], bfloat16 or
+ * float, through snake where alpha is given; rows outside the sequence are zeros. */
 void tile_fetch_rows(const struct cpu_device *device, const float *sequence, int64_t length, int channels,
-                     const struct cpu_vector *alpha, int64_t from, int rows, char *out);
+                     const struct cpu_vector *alpha, int64_t from, int rows, bool bf16, char *out);
 
 /* The same, channel-first and in float: out [channels, stride], zeros behind. */
 void tile_fetch_channels(const struct cpu_device *device, const float *sequence, int64_t length, int channels,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/fastfir.h"
 #include "cpu/tile.h"
 
 void cpu_unit_free(struct cpu_unit *unit) {
@@ -13,9 +14,18 @@ void cpu_unit_free(struct cpu_unit *unit) {
   }
   cpu_conv_free(unit->first);
   cpu_conv_free(unit->second);
+  fast_fir_free(unit->fast_first);
+  fast_fir_free(unit->fast_second);
   free(unit->alpha1);
   free(unit->alpha2);
   free(unit);
+}
+
+static int make_conv(struct vamp_device *device, const struct vamp_conv_shape *shape, int rows,
+                     const float *weight, const float *bias, struct cpu_conv **conv, struct fast_fir **fast,
+                     struct vamp_error *error) {
+  return fast_fir_pays(shape) ? fast_fir_create(cpu_device(device), shape, rows, weight, bias, fast, error)
+                              : cpu_conv_make(device, shape, rows, weight, bias, conv, error);
 }
 
 int cpu_unit_create(struct vamp_device *device, const struct vamp_unit_shape *shape,
@@ -25,31 +35,37 @@ int cpu_unit_create(struct vamp_device *device, const struct vamp_unit_shape *sh
   if (!u) {
     return vamp_fail(error, VAMP_MEMORY, "out of memory");
   }
+  int channels = shape->channels;
   u->base.kind = CPU_UNIT;
-  int rows = tile_output_rows(shape->channels), channels = shape->channels;
-  struct vamp_conv_shape first = {.in_channels = channels,
-                                  .out_channels = channels,
-                                  .kernel = shape->kernel1,
-                                  .stride = 1,
-                                  .dilation = shape->dilation1,
-                                  .padding = (shape->kernel1 - 1) * shape->dilation1 / 2};
-  struct vamp_conv_shape second = {.in_channels = channels,
-                                   .out_channels = channels,
-                                   .kernel = shape->kernel2,
-                                   .stride = 1,
-                                   .dilation = 1,
-                                   .padding = (shape->kernel2 - 1) / 2};
+  u->shape1 = (struct vamp_conv_shape){.in_channels = channels,
+                                       .out_channels = channels,
+                                       .kernel = shape->kernel1,
+                                       .stride = 1,
+                                       .dilation = shape->dilation1,
+                                       .padding = (shape->kernel1 - 1) * shape->dilation1 / 2};
+  u->shape2 = (struct vamp_conv_shape){.in_channels = channels,
+                                       .out_channels = channels,
+                                       .kernel = shape->kernel2,
+                                       .stride = 1,
+                                       .dilation = 1,
+                                       .padding = (shape->kernel2 - 1) / 2};
+  /* The first convolution also makes the context that the second needs. */
+  u->rows = tile_output_rows(channels);
+  u->hidden = u->rows + shape->kernel2 - 1;
+  if (fast_fir_pays(&u->shape1)) {
+    u->hidden = fast_fir_rows(&u->shape1, u->hidden);
+  }
   int status = cpu_vector_make(weights->alpha1, (size_t)channels, &u->alpha1, error);
   if (!status) {
     status = cpu_vector_make(weights->alpha2, (size_t)channels, &u->alpha2, error);
   }
   if (!status) {
-    /* The first convolution also makes the context that the second needs. */
-    status = cpu_conv_make(device, &first, rows + shape->kernel2 - 1, weights->weight1, weights->bias1,
-                           &u->first, error);
+    status = make_conv(device, &u->shape1, u->hidden, weights->weight1, weights->bias1, &u->first,
+                       &u->fast_first, error);
   }
   if (!status) {
-    status = cpu_conv_make(device, &second, rows, weights->weight2, weights->bias2, &u->second, error);
+    status = make_conv(device, &u->shape2, u->rows, weights->weight2, weights->bias2, &u->second,
+                       &u->fast_second, error);
   }
   if (status) {
     cpu_unit_free(u);
@@ -61,8 +77,7 @@ int cpu_unit_create(struct vamp_device *device, const struct vamp_unit_shape *sh
 
 struct unit_job {
   const struct cpu_device *device;
-  const struct cpu_vector *alpha1, *alpha2;
-  const struct cpu_conv *first, *second;
+  const struct cpu_unit *unit;
   const struct vamp_packing *packing;
   float scale;
   bool accumulate;
@@ -79,26 +94,29 @@ static void outside(int64_t from, int rows, int64_t length, int *before, int *af
 }
 
 static int unit_tile_rows(const struct unit_job *j, const struct cpu_tile *tile, char *at) {
-  const struct vamp_conv_shape *s1 = &j->first->shape, *s2 = &j->second->shape;
-  int channels = s1->in_channels, rows = j->second->rows;
-  int hidden = rows + (s2->kernel - 1) * s2->dilation, need = hidden + (s1->kernel - 1) * s1->dilation;
-  size_t width = (size_t)channels, act = j->device->base.act_size;
+  const struct cpu_unit *u = j->unit;
+  int channels = u->shape1.in_channels, hidden = u->hidden;
+  int need = hidden + (u->shape1.kernel - 1) * u->shape1.dilation;
+  size_t width = (size_t)channels;
+  bool bf16 = cpu_bf16(j->device), narrow1 = bf16 && !u->fast_first, narrow2 = bf16 && !u->fast_second;
   int64_t begin = j->packing->offsets[tile->sequence];
   int64_t length = j->packing->offsets[tile->sequence + 1] - begin;
   int64_t first = tile->first - begin;
-  const float *sequence = j->in + (size_t)begin * width;
-  char *x = cpu_carve(&at, act * (size_t)need * width);
+  char *x = cpu_carve(&at, sizeof(float) * (size_t)need * width);
   float *y = cpu_carve(&at, sizeof *y * (size_t)hidden * width);
-  tile_fetch_rows(j->device, sequence, length, channels, j->alpha1, first - s2->padding - s1->padding, need,
-                  x);
-  int status = onednn_conv_run(j->first->tile, x, y, at);
+  tile_fetch_rows(j->device, j->in + (size_t)begin * width, length, channels, u->alpha1,
+                  first - u->shape2.padding - u->shape1.padding, need, narrow1, x);
+  int status = u->fast_first ? fast_fir_run(j->device, u->fast_first, (float *)(void *)x, y, at)
+                             : onednn_conv_run(u->first->tile, x, y, at);
   int before, after;
-  outside(first - s2->padding, hidden, length, &before, &after);
-  j->device->simd->snake(y, hidden, channels, j->alpha2->values, j->alpha2->inverse, cpu_bf16(j->device), x);
-  memset(x, 0, act * (size_t)before * width);
-  memset(x + act * (size_t)(hidden - after) * width, 0, act * (size_t)after * width);
+  size_t row = (narrow2 ? 2 : 4) * width;
+  outside(first - u->shape2.padding, hidden, length, &before, &after);
+  j->device->simd->snake(y, hidden, channels, u->alpha2->values, u->alpha2->inverse, narrow2, x);
+  memset(x, 0, row * (size_t)before);
+  memset(x + row * (size_t)(hidden - after), 0, row * (size_t)after);
   if (!status) {
-    status = onednn_conv_run(j->second->tile, x, y, at);
+    status = u->fast_second ? fast_fir_run(j->device, u->fast_second, (float *)(void *)x, y, at)
+                            : onednn_conv_run(u->second->tile, x, y, at);
   }
   size_t start = (size_t)tile->first * width;
   j->device->simd->residual(j->in + start, y, (size_t)tile->rows * width, j->scale, j->accumulate,
@@ -107,7 +125,8 @@ static int unit_tile_rows(const struct unit_job *j, const struct cpu_tile *tile,
 }
 
 static int unit_tile_channels(const struct unit_job *j, const struct cpu_tile *tile, char *at) {
-  const struct vamp_conv_shape *s1 = &j->first->shape, *s2 = &j->second->shape;
+  const struct cpu_unit *u = j->unit;
+  const struct vamp_conv_shape *s1 = &u->shape1, *s2 = &u->shape2;
   const struct simd *simd = j->device->simd;
   int channels = s1->in_channels, rows = tile->rows;
   int hidden = rows + (s2->kernel - 1) * s2->dilation, need = hidden + (s1->kernel - 1) * s1->dilation;
@@ -117,19 +136,19 @@ static int unit_tile_channels(const struct unit_job *j, const struct cpu_tile *t
   int64_t first = tile->first - begin;
   float *x = cpu_carve(&at, sizeof *x * stride * width + 4096);
   float *h = cpu_carve(&at, sizeof *h * stride * width + 4096);
-  float *y = cpu_carve(&at, sizeof *y * (size_t)j->second->rows * width);
-  tile_fetch_channels(j->device, j->in + (size_t)begin * width, length, channels, j->alpha1,
+  float *y = cpu_carve(&at, sizeof *y * (size_t)u->rows * width);
+  tile_fetch_channels(j->device, j->in + (size_t)begin * width, length, channels, u->alpha1,
                       first - s2->padding - s1->padding, need, x, stride);
-  simd->conv_channels(x, stride, channels, j->first->weight, j->first->bias, channels, s1->kernel,
+  simd->conv_channels(x, stride, channels, u->first->weight, u->first->bias, channels, s1->kernel,
                       s1->dilation, hidden, h, stride);
-  simd->snake_channels(h, channels, hidden, stride, j->alpha2->values, j->alpha2->inverse);
+  simd->snake_channels(h, channels, hidden, stride, u->alpha2->values, u->alpha2->inverse);
   int before, after;
   outside(first - s2->padding, hidden, length, &before, &after);
   for (int c = 0; c < channels; c++) {
     memset(h + (size_t)c * stride, 0, sizeof *h * (size_t)before);
     memset(h + (size_t)c * stride + (hidden - after), 0, sizeof *h * (size_t)after);
   }
-  simd->conv_channels(h, stride, channels, j->second->weight, j->second->bias, channels, s2->kernel,
+  simd->conv_channels(h, stride, channels, u->second->weight, u->second->bias, channels, s2->kernel,
                       s2->dilation, rows, x, stride);
   tile_channels_to_rows(x, stride, channels, rows, y);
   size_t start = (size_t)tile->first * width;
@@ -137,11 +156,31 @@ static int unit_tile_channels(const struct unit_job *j, const struct cpu_tile *t
   return 0;
 }
 
+static bool few_channels(const struct cpu_unit *u) {
+  return u->first && u->first->way == CPU_CONV_CHANNELS;
+}
+
+static size_t unit_scratch(const struct cpu_device *device, const struct cpu_unit *u) {
+  size_t width = (size_t)u->shape1.in_channels;
+  int need = u->hidden + (u->shape1.kernel - 1) * u->shape1.dilation;
+  if (few_channels(u)) {
+    return 2 * cpu_carved(sizeof(float) * tile_channel_stride(need) * width + 4096) +
+           cpu_carved(sizeof(float) * (size_t)u->rows * width);
+  }
+  size_t inner = cpu_carved(onednn_scratch_size(device->onednn));
+  size_t fast1 = u->fast_first ? fast_fir_scratch(device, u->fast_first) : 0;
+  size_t fast2 = u->fast_second ? fast_fir_scratch(device, u->fast_second) : 0;
+  inner = fast1 > inner ? fast1 : inner;
+  inner = fast2 > inner ? fast2 : inner;
+  return cpu_carved(sizeof(float) * (size_t)need * width) +
+         cpu_carved(sizeof(float) * (size_t)u->hidden * width) + inner;
+}
+
 static int unit_item(void *context, int64_t item, int thread) {
   const struct unit_job *j = context;
   char *at = cpu_scratch(j->device, thread);
-  return j->first->way == CPU_CONV_TILE ? unit_tile_rows(j, &j->tiles[item], at)
-                                        : unit_tile_channels(j, &j->tiles[item], at);
+  return few_channels(j->unit) ? unit_tile_channels(j, &j->tiles[item], at)
+                               : unit_tile_rows(j, &j->tiles[item], at);
 }
 
 int cpu_residual_unit(struct vamp_device *base, const struct vamp_weight *unit,
@@ -149,23 +188,13 @@ int cpu_residual_unit(struct vamp_device *base, const struct vamp_weight *unit,
                       float *out) {
   struct cpu_device *device = cpu_device(base);
   const struct cpu_unit *u = (const struct cpu_unit *)unit;
-  size_t width = (size_t)u->first->shape.in_channels;
-  int rows = u->second->rows, hidden = u->first->rows;
-  int need = hidden + (u->first->shape.kernel - 1) * u->first->shape.dilation;
-  bool rows_way = u->first->way == CPU_CONV_TILE;
   struct cpu_tile *tiles;
-  int64_t count = cpu_tiles(packing, rows, &tiles);
+  int64_t count = cpu_tiles(packing, u->rows, &tiles);
   if (count < 0) {
     return VAMP_MEMORY;
   }
-  struct unit_job j = {device, u->alpha1,  u->alpha2, u->first, u->second, packing,
-                       scale,  accumulate, in,        out,      tiles};
-  size_t bytes = rows_way ? cpu_carved(base->act_size * (size_t)need * width) +
-                                cpu_carved(sizeof(float) * (size_t)hidden * width) +
-                                cpu_carved(onednn_scratch_size(device->onednn))
-                          : 2 * cpu_carved(sizeof(float) * tile_channel_stride(need) * width + 4096) +
-                                cpu_carved(sizeof(float) * (size_t)rows * width);
-  int status = cpu_scratch_reserve(device, bytes);
+  struct unit_job j = {device, u, packing, scale, accumulate, in, out, tiles};
+  int status = cpu_scratch_reserve(device, unit_scratch(device, u));
   if (!status) {
     status = cpu_pool_run(device->pool, count, unit_item, &j);
   }

@@ -153,11 +153,20 @@ static void test_wide_units(void **state) {
   check_unit(state, 192, 3, 3, 1, 1, false, COUNT(LENGTHS), LENGTHS);
 }
 
+/* Wide and long enough for the fast FIR, in one of the convolutions and in both. */
+static void test_fast_units(void **state) {
+  static const int LENGTHS[] = {300, 3, 1, 259}, SHORT[] = {40, 11};
+  check_unit(state, 96, 7, 9, 1, 1, false, COUNT(LENGTHS), LENGTHS);
+  check_unit(state, 96, 11, 5, 11, 1.0f / 3, true, COUNT(LENGTHS), LENGTHS);
+  check_unit(state, 100, 3, 1, 7, 1, false, COUNT(SHORT), SHORT);
+  check_unit(state, 200, 7, 3, 7, 1, false, COUNT(SHORT), SHORT);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_encoder_units), cmocka_unit_test(test_decoder_units),
       cmocka_unit_test(test_kernel_one),    cmocka_unit_test(test_long_units),
-      cmocka_unit_test(test_wide_units),
+      cmocka_unit_test(test_wide_units),    cmocka_unit_test(test_fast_units),
   };
   return cmocka_run_group_tests(tests, devices_open, devices_close);
 }

@@ -396,6 +396,53 @@ static void a_short_job_does_not_wait_for_a_long_one(void **state) {
   close_fixture(&f);
 }
 
+/* All clients begin level, so that nothing but the jobs themselves puts them in order. */
+static void level_clients_run_each_job_once_a_turn(void **state) {
+  (void)state;
+  enum { JOBS = 3, MOST = 200 };
+  static const int frames[JOBS] = {MOST, 100, 50};
+  static const uint32_t clients[JOBS] = {0, 1, 0};
+  static const int32_t codes[COARSE * MOST] = {0};
+  struct fixture alone, together;
+  struct vamp_result *single[JOBS], *batch[JOBS];
+  struct material m[JOBS];
+  uint8_t mask[COARSE * MOST];
+  memset(mask, 1, sizeof mask);
+  open_fixture(&alone, VAMP_PRECISION_FP32, 1, NULL);
+  open_fixture(&together, VAMP_PRECISION_FP32, 1, NULL);
+  for (int j = 0; j < JOBS; j++) {
+    m[j] = (struct material){.job = {.task = VAMP_TASK_COARSE,
+                                     .codes = codes,
+                                     .codebooks = COARSE,
+                                     .frames = frames[j],
+                                     .masks = {{COARSE, frames[j], mask}},
+                                     .client = clients[j],
+                                     .user = (void *)(intptr_t)(j + 1)}};
+    vamp_sampling_defaults(&m[j].job.sampling);
+    m[j].job.sampling.coarse_steps = 3;
+    single[j] = run_one(alone.loop, &m[j]);
+  }
+  for (int j = 0; j < JOBS; j++) {
+    uint64_t id;
+    assert_int_equal(vamp_loop_submit(together.loop, &m[j].job, &id, NULL), 0);
+  }
+  for (int step = 0; step < 3; step++) {
+    assert_int_equal(vamp_loop_jobs(together.loop), JOBS);
+    assert_int_equal(vamp_loop_step(together.loop, NULL), 1); /* all of them fit into one turn */
+  }
+  assert_int_equal(vamp_loop_jobs(together.loop), 0);
+  run_all(together.loop, JOBS, batch);
+  for (int j = 0; j < JOBS; j++) {
+    size_t size = sizeof(int32_t) * COARSE * (size_t)frames[j];
+    assert_memory_equal(single[j]->codes, batch[j]->codes, size);
+    assert_memory_equal(single[j]->committed_step[0], batch[j]->committed_step[0], size);
+    vamp_result_free(single[j]);
+    vamp_result_free(batch[j]);
+  }
+  close_fixture(&alone);
+  close_fixture(&together);
+}
+
 static void a_cancelled_job_leaves_at_the_next_step(void **state) {
   (void)state;
   struct fixture f;
@@ -495,6 +542,17 @@ static void bad_submissions_are_refused(void **state) {
   assert_int_equal(vamp_loop_submit(f.loop, &job, &id, &error), VAMP_INVALID);
   codes[7] = -1;
   assert_int_equal(vamp_loop_submit(f.loop, &job, &id, &error), VAMP_INVALID);
+  /* A mask over what fine is conditioned on opens nothing: those tokens are used as they are. */
+  uint8_t all[CODEBOOKS * 4];
+  memset(all, 1, sizeof all);
+  job.task = VAMP_TASK_FINE;
+  job.masks[0] = (struct vamp_mask){CODEBOOKS, 4, all};
+  assert_int_equal(vamp_loop_submit(f.loop, &job, &id, &error), VAMP_INVALID);
+  codes[7] = 0;
+  codes[COARSE * 4] = -1; /* masked, so it does not matter */
+  assert_int_equal(vamp_loop_submit(f.loop, &job, &id, &error), 0);
+  vamp_loop_cancel(f.loop, id);
+  assert_int_equal(vamp_loop_step(f.loop, &error), 0);
   assert_int_equal(vamp_loop_jobs(f.loop), 0);
   assert_int_equal(vamp_loop_step(f.loop, &error), 0);
   free_material(&m);
@@ -514,6 +572,7 @@ int main(void) {
       cmocka_unit_test(bytes_do_not_depend_on_the_batch_bf16),
       cmocka_unit_test(segments_join_without_a_seam),
       cmocka_unit_test(a_short_job_does_not_wait_for_a_long_one),
+      cmocka_unit_test(level_clients_run_each_job_once_a_turn),
       cmocka_unit_test(a_cancelled_job_leaves_at_the_next_step),
       cmocka_unit_test(a_full_queue_refuses),
       cmocka_unit_test(bad_submissions_are_refused),
