@@ -22,7 +22,7 @@ ENGINE_LIBS := sndfile soxr libebur128 jansson cairo
 SERVER_LIBS := libmicrohttpd
 
 CFLAGS ?= -O2 -g
-override CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -I. -fPIC -pthread -fno-math-errno
+override CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -I. -fPIC -pthread -fopenmp-simd -fno-math-errno
 override LDFLAGS += -pthread
 ifneq ($(SANITIZE),)
 # Instrumented code misleads what the compiler believes about the lengths of strings.

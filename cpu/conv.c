@@ -333,7 +333,8 @@ int cpu_conv(struct vamp_device *base, const struct vamp_weight *conv, const str
   struct conv_job j = {device, c,     (const struct cpu_vector *)alpha, apply_tanh, from, to, in, out,
                        tiles,  before};
   int status = 0;
-  for (int64_t t = 0; t < count && !status && c->linear; t++) {
+  bool product = transposed || c->way == CPU_CONV_GATHER;
+  for (int64_t t = 0; t < count && !status && product; t++) {
     status = cpu_linear_prepare(c->linear, tiles[t].rows + before, NULL);
   }
   if (!status) {

@@ -383,7 +383,7 @@ int onednn_product_prepare(struct onednn_product *product, int row_class, struct
   return product_primitive(product->library, shape, c, weight, error);
 }
 
-/* A stream holds no state we use, so each thread keeps one for its life. */
+/* Memory objects and stream are handles made for the one call: microseconds, where a tile takes hundreds. */
 static int execute(const struct onednn *library, const struct primitive *p, dnnl_memory_t weight,
                    dnnl_memory_t bias, const void *in, float *out, void *scratch) {
   dnnl_memory_t source = NULL, target = NULL, pad = NULL;

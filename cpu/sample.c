@@ -273,7 +273,7 @@ static int remask_item(void *context, int64_t item, int thread) {
   size_t frames = (size_t)(j->packing->offsets[item + 1] - j->packing->offsets[item]);
   size_t predicted = (size_t)j->predicted, codebooks = (size_t)j->codebooks, count = 0;
   size_t conditioning = codebooks - predicted, positions = frames * predicted;
-  struct position *list = malloc(sizeof *list * (positions ? positions : 1));
+  struct position *list = calloc(positions ? positions : 1, sizeof *list);
   if (!list) {
     return VAMP_MEMORY;
   }

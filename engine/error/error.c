@@ -1,4 +1,5 @@
 /* The one way to fail: see vamp/error.h. */
+#define VAMP_ERROR_IMPLEMENTATION
 #include "vamp/error.h"
 
 #include <stdarg.h>

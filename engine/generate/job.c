@@ -18,10 +18,15 @@ double job_now(void) {
 
 /* ---- making and checking -------------------------------------------------------------------------- */
 
-static int check_tokens(const struct vamp_job *s, int vocabulary, struct vamp_error *error) {
+static int check_tokens(const struct vamp_job *s, const struct vamp_model_config *config,
+                        struct vamp_error *error) {
   size_t count = (size_t)s->codebooks * (size_t)s->frames;
+  int vocabulary = config->coarse.vocab_size;
+  /* What a stage is conditioned on is used as it is, whatever the mask says. */
+  int conditioning = s->task == VAMP_TASK_FINE ? config->fine.n_conditioning_codebooks : 0;
+  size_t fixed = (size_t)conditioning * (size_t)s->frames;
   for (size_t i = 0; i < count; i++) {
-    bool masked = s->task != VAMP_TASK_DECODE && s->masks[0].data[i];
+    bool masked = s->task != VAMP_TASK_DECODE && i >= fixed && s->masks[0].data[i];
     if (!masked && (s->codes[i] < 0 || s->codes[i] >= vocabulary)) {
       return vamp_fail(error, VAMP_INVALID, "token %d at codebook %zu, frame %zu: tokens are 0 to %d",
                        (int)s->codes[i], i / (size_t)s->frames, i % (size_t)s->frames, vocabulary - 1);
@@ -56,7 +61,7 @@ static int check(const struct vamp_job *s, const struct vamp_model_config *confi
     }
   }
   int status = sampling_check(&s->sampling, config->coarse.vocab_size, error);
-  return status || from_samples ? status : check_tokens(s, config->coarse.vocab_size, error);
+  return status || from_samples ? status : check_tokens(s, config, error);
 }
 
 double job_phase_cost(enum vamp_phase phase) {

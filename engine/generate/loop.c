@@ -33,7 +33,6 @@ struct vamp_loop {
   struct job *active; /* oldest first */
   struct client *clients;
   struct event_node *events, **events_end;
-  unsigned turn;
   bool lost; /* the device failed */
 };
 
@@ -342,6 +341,7 @@ static void account(struct vamp_loop *loop, const struct turn *turn) {
     job->work_done += cost;
     if (client) {
       client->served += cost;
+      client->turns += i == 0 || job->client != turn->jobs[i - 1]->client;
     }
   }
 }
@@ -378,7 +378,7 @@ int vamp_loop_step(struct vamp_loop *loop, struct vamp_error *error) {
     return vamp_fail(error, VAMP_DEVICE, "the device is lost");
   }
   struct turn turn;
-  turn_plan(&turn, loop->model, loop->active, loop->clients, loop->turn++ % 2 == 0);
+  turn_plan(&turn, loop->model, loop->active, loop->clients);
   if (turn.count == 0) {
     turn_free(&turn);
     return 0;

@@ -3,7 +3,7 @@
  * is, and packs the same kind from other jobs behind it until the device is full (vamp_device.step_rows).
  *
  * Whose turn it is: first the client that has had the least so far, in frames of device work; among one
- * client's jobs, turns alternate between the one with the least left, so that a short request does not
+ * client's jobs, its turns alternate between the one with the least left, so that a short request does not
  * wait behind a long one, and the oldest, so that a long one is not starved by a stream of short ones.
  * Jobs of equal length thus run first come, first served, and finish one after the other rather than all
  * at the end. Round robin was rejected for just that.
@@ -23,15 +23,17 @@ static double left(const struct job *job) {
   return job->work - job->work_done;
 }
 
-/* Whether a goes before b; `shortest`: this turn favours what is nearly done. */
-static bool before(struct client *clients, const struct job *a, const struct job *b, bool shortest) {
+/* Whether a goes before b, a total order: all jobs of a client stand together. */
+static bool before(struct client *clients, const struct job *a, const struct job *b) {
+  const struct client *ca = client_find(clients, a->client);
   if (a->client != b->client) {
-    const struct client *ca = client_find(clients, a->client), *cb = client_find(clients, b->client);
+    const struct client *cb = client_find(clients, b->client);
     double sa = ca ? ca->served : 0, sb = cb ? cb->served : 0;
-    if (sa != sb) {
-      return sa < sb;
-    }
-  } else if (shortest && left(a) != left(b)) {
+    /* Level clients go by their number, not by their jobs': that would order jobs in a circle. */
+    return sa != sb ? sa < sb : a->client < b->client;
+  }
+  bool shortest = ca && ca->turns % 2 == 0;
+  if (shortest && left(a) != left(b)) {
     return left(a) < left(b);
   }
   return a->id < b->id;
@@ -94,8 +96,8 @@ static void turn_fill(struct turn *turn, struct job *job, const struct vamp_mode
 }
 
 /* Takes the active jobs in the order of their turn until the device is full. */
-void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active, struct client *clients,
-               bool shortest) {
+void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active,
+               struct client *clients) {
   const struct vamp_device *device = vamp_model_device(model);
   struct job *last = NULL;
   *turn = (struct turn){.kind = VAMP_FINISHED};
@@ -103,8 +105,7 @@ void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *ac
     struct job *next = NULL;
     for (struct job *job = active; job; job = job->next) {
       bool fits = turn->kind == VAMP_FINISHED || job->phase == turn->kind;
-      if (fits && (!last || before(clients, last, job, shortest)) &&
-          (!next || before(clients, job, next, shortest))) {
+      if (fits && (!last || before(clients, last, job)) && (!next || before(clients, job, next))) {
         next = job;
       }
     }

@@ -10,6 +10,7 @@
 struct client {
   uint32_t id;
   double served;
+  unsigned turns; /* it had a part in: even, its shortest job goes first; odd, its oldest */
   int jobs;
   struct client *next;
 };
@@ -27,9 +28,8 @@ struct turn {
 };
 
 /* Takes the active jobs (oldest first) in the order of their turn until the device is full; count 0 where
- * there is no work. `shortest`: among one client's jobs, favour what is nearly done over the oldest. */
-void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active, struct client *clients,
-               bool shortest);
+ * there is no work. */
+void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active, struct client *clients);
 void turn_free(struct turn *turn);
 
 /* Runs it and moves its jobs on by a segment or a step. */

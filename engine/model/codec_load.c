@@ -201,38 +201,23 @@ static void load_quantizer(struct codec *codec, struct source *source) {
 
 /* An odd stride with padding s/2 gives a frame too few or a sample too many: no published codec has
  * one, and what it should mean is not written anywhere. */
-static int check_rates(const struct vamp_codec_config *config, struct vamp_error *error) {
-  int hop = 1;
-  for (int s = 0; s < config->encoder_rate_count; s++) {
-    hop *= config->encoder_rates[s];
-    if (config->encoder_rates[s] % 2) {
-      return vamp_fail(error, VAMP_UNSUPPORTED,
-                       "encoder_rates: a stride of %d is odd; only even strides work",
-                       config->encoder_rates[s]);
+static int check_rates(const struct source *source, const char *name, const int *rates, int count) {
+  for (int s = 0; s < count; s++) {
+    if (rates[s] % 2) {
+      return vamp_fail(
+          source->error, VAMP_UNSUPPORTED, "%s: %s: a stride of %d is odd; only even strides work",
+          source->checkpoint ? vamp_checkpoint_name(source->checkpoint) : "codec", name, rates[s]);
     }
-  }
-  for (int s = 0; s < config->decoder_rate_count; s++) {
-    if (config->decoder_rates[s] % 2) {
-      return vamp_fail(error, VAMP_UNSUPPORTED,
-                       "decoder_rates: a stride of %d is odd; only even strides work",
-                       config->decoder_rates[s]);
-    }
-  }
-  if (hop != config->hop_length) {
-    return vamp_fail(error, VAMP_INVALID,
-                     "encoder_rates multiply to %d and decoder_rates to %d: they must agree", hop,
-                     config->hop_length);
-  }
-  if (config->decoder_dim >> config->decoder_rate_count < 1) {
-    return vamp_fail(error, VAMP_INVALID, "decoder_dim %d cannot be halved %d times", config->decoder_dim,
-                     config->decoder_rate_count);
   }
   return 0;
 }
 
 int codec_load(const struct vamp_codec_config *config, struct source *source, struct vamp_device *device,
                struct codec **out) {
-  int status = check_rates(config, source->error);
+  int status = check_rates(source, "encoder_rates", config->encoder_rates, config->encoder_rate_count);
+  if (!status) {
+    status = check_rates(source, "decoder_rates", config->decoder_rates, config->decoder_rate_count);
+  }
   if (status) {
     return status;
   }

@@ -337,12 +337,12 @@ static int read_text(const json_t *root, const char *name, bool required, char *
       return fail_at(error, VAMP_INVALID, name, "", "has a control character in it");
     }
   }
-  strcpy(out, text);
+  memcpy(out, text, strlen(text) + 1);
   return 0;
 }
 
 static int read_root(const json_t *root, struct vamp_model_config *config, struct vamp_error *error) {
-  int format;
+  int format = 0;
   int status = read_integer(json_object_get(root, "format"), "format", "", &format, error);
   if (!status && format != FORMAT) {
     status = fail_at(error, VAMP_UNSUPPORTED, "format", "", "is %d; this program reads %d", format, FORMAT);

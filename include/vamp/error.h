@@ -35,4 +35,12 @@ int vamp_fail(struct vamp_error *error, int status, const char *format, ...)
 int vamp_fail_field(struct vamp_error *error, int status, const char *field, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* The static analyser cannot see that these return the status they were given, and would follow every
+ * error path as if it were a success. */
+#if defined(__clang_analyzer__) && !defined(VAMP_ERROR_IMPLEMENTATION)
+#define vamp_fail(error, status, ...) (vamp_fail(error, status, __VA_ARGS__), (status))
+#define vamp_fail_field(error, status, field, ...)                                                           \
+  (vamp_fail_field(error, status, field, __VA_ARGS__), (status))
+#endif
+
 #endif

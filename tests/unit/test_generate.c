@@ -396,6 +396,47 @@ static void a_short_job_does_not_wait_for_a_long_one(void **state) {
   close_fixture(&f);
 }
 
+/* Two clients whose turns cost the same take them alternately; that must not tie either of them to one
+ * half of its own jobs' turns. */
+static void a_long_job_is_not_starved_beside_another_client(void **state) {
+  (void)state;
+  enum { FRAMES = 60, STEPS = 20 };
+  struct fixture f;
+  struct vamp_event event;
+  uint64_t id, long_id;
+  uint8_t mask[COARSE * FRAMES];
+  static const int32_t codes[COARSE * FRAMES] = {0};
+  memset(mask, 1, sizeof mask);
+  open_fixture(&f, VAMP_PRECISION_FP32, 1, NULL);
+  f.device->step_rows = FRAMES;
+  struct vamp_job job = {.task = VAMP_TASK_COARSE,
+                         .codes = codes,
+                         .codebooks = COARSE,
+                         .frames = FRAMES,
+                         .masks = {{COARSE, FRAMES, mask}}};
+  vamp_sampling_defaults(&job.sampling);
+  job.sampling.coarse_steps = STEPS;
+  assert_int_equal(vamp_loop_submit(f.loop, &job, &long_id, NULL), 0);
+  job.client = 1;
+  job.sampling.coarse_steps = 256;
+  assert_int_equal(vamp_loop_submit(f.loop, &job, &id, NULL), 0);
+  job.client = 0;
+  job.sampling.coarse_steps = 2;
+  bool long_done = false;
+  for (int turn = 0; !long_done; turn++) {
+    assert_true(turn < 5 * STEPS); /* a quarter of the turns, and some to spare */
+    if (vamp_loop_jobs(f.loop) < 3) {
+      assert_int_equal(vamp_loop_submit(f.loop, &job, &id, NULL), 0); /* the stream of short ones */
+    }
+    assert_int_equal(vamp_loop_step(f.loop, NULL), 1);
+    while (vamp_loop_next_event(f.loop, &event)) {
+      long_done = long_done || (event.type == VAMP_EVENT_DONE && event.job == long_id);
+      vamp_result_free(event.result);
+    }
+  }
+  close_fixture(&f);
+}
+
 /* All clients begin level, so that nothing but the jobs themselves puts them in order. */
 static void level_clients_run_each_job_once_a_turn(void **state) {
   (void)state;
@@ -474,6 +515,51 @@ static void a_cancelled_job_leaves_at_the_next_step(void **state) {
   vamp_result_free(single);
   free_material(&m);
   free_material(&other);
+  close_fixture(&f);
+}
+
+static int broken_download(struct vamp_device *device, void *to_host, const void *from, size_t bytes) {
+  (void)device, (void)to_host, (void)from, (void)bytes;
+  return VAMP_DEVICE;
+}
+
+/* A device that is lost when a stage's tokens are fetched is lost: with a message, and for everybody. */
+static void a_device_lost_between_steps_is_lost(void **state) {
+  (void)state;
+  enum { FRAMES = 30, JOBS = 2 };
+  static const int32_t codes[COARSE * FRAMES] = {0};
+  struct fixture f;
+  struct vamp_event event;
+  struct vamp_error error = {0};
+  uint64_t id;
+  uint8_t mask[COARSE * FRAMES];
+  memset(mask, 1, sizeof mask);
+  open_fixture(&f, VAMP_PRECISION_FP32, 1, NULL);
+  struct vamp_operations broken = *f.device->ops;
+  broken.download = broken_download;
+  f.device->ops = &broken;
+  struct vamp_job job = {.task = VAMP_TASK_COARSE,
+                         .codes = codes,
+                         .codebooks = COARSE,
+                         .frames = FRAMES,
+                         .masks = {{COARSE, FRAMES, mask}}};
+  vamp_sampling_defaults(&job.sampling);
+  for (int j = 0; j < JOBS; j++) {
+    job.sampling.coarse_steps = j + 1;
+    assert_int_equal(vamp_loop_submit(f.loop, &job, &id, NULL), 0);
+  }
+  assert_int_equal(vamp_loop_step(f.loop, &error), VAMP_DEVICE); /* the first job's only step */
+  assert_true(error.status == VAMP_DEVICE && error.message[0]);
+  assert_int_equal(vamp_loop_step(f.loop, &error), VAMP_DEVICE);
+  int failed = 0;
+  while (vamp_loop_next_event(f.loop, &event)) {
+    if (event.type == VAMP_EVENT_FAILED) {
+      assert_true(event.error.status == VAMP_DEVICE && event.error.message[0]);
+      failed++;
+    }
+  }
+  assert_int_equal(failed, JOBS);
+  assert_int_equal(vamp_loop_jobs(f.loop), 0);
   close_fixture(&f);
 }
 
@@ -572,8 +658,10 @@ int main(void) {
       cmocka_unit_test(bytes_do_not_depend_on_the_batch_bf16),
       cmocka_unit_test(segments_join_without_a_seam),
       cmocka_unit_test(a_short_job_does_not_wait_for_a_long_one),
+      cmocka_unit_test(a_long_job_is_not_starved_beside_another_client),
       cmocka_unit_test(level_clients_run_each_job_once_a_turn),
       cmocka_unit_test(a_cancelled_job_leaves_at_the_next_step),
+      cmocka_unit_test(a_device_lost_between_steps_is_lost),
       cmocka_unit_test(a_full_queue_refuses),
       cmocka_unit_test(bad_submissions_are_refused),
   };
