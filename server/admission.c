@@ -42,10 +42,16 @@ void vampd_admission_leave(struct vampd_admission *admission, double seconds) {
 
 bool vampd_admission_reserve(struct vampd_admission *admission, size_t bytes) {
   pthread_mutex_lock(&admission->mutex);
-  bool fits = bytes <= admission->max_bytes - admission->bytes;
+  bool fits = admission->bytes <= admission->max_bytes && bytes <= admission->max_bytes - admission->bytes;
   admission->bytes += fits ? bytes : 0;
   pthread_mutex_unlock(&admission->mutex);
   return fits;
+}
+
+void vampd_admission_charge(struct vampd_admission *admission, size_t bytes) {
+  pthread_mutex_lock(&admission->mutex);
+  admission->bytes += bytes;
+  pthread_mutex_unlock(&admission->mutex);
 }
 
 void vampd_admission_return(struct vampd_admission *admission, size_t bytes) {

@@ -1,5 +1,6 @@
 /*
- * Who may come in: a bound on the jobs in the house, and on the bytes of bodies held at once.
+ * Who may come in: a bound on the jobs in the house, and on the bytes of bodies and unsent answers held at
+ * once.
  *
  * Any thread.
  */
@@ -31,6 +32,9 @@ void vampd_admission_leave(struct vampd_admission *admission, double seconds);
 
 /* Reserves memory for a body; false where all bodies together would be over the limit. */
 bool vampd_admission_reserve(struct vampd_admission *admission, size_t bytes);
+/* Counts bytes that are there already, an answer that waits for its reader: while those are many, no more
+ * bodies are let in. */
+void vampd_admission_charge(struct vampd_admission *admission, size_t bytes);
 void vampd_admission_return(struct vampd_admission *admission, size_t bytes);
 
 /* From now on nobody is let in. */

@@ -222,7 +222,8 @@ int vampd_run(const struct vampd_options *options) {
     fprintf(stderr, "vampd: %s\n", error.message);
   }
   if (!drain(&daemon)) {
-    return 1;
+    /* Threads still work on what lies in this function's frame: nothing may be torn down under them. */
+    _exit(1);
   }
   stop(&daemon);
   if (started) {

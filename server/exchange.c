@@ -227,6 +227,8 @@ void vampd_exchange_finish(struct vampd_exchange *exchange) {
   vampd_job_release(exchange->job);
   exchange->job = NULL;
   double seconds = vampd_now() - exchange->started;
+  exchange->charged = exchange->answer.borrowed ? 0 : exchange->answer.size;
+  vampd_admission_charge(&daemon->admission, exchange->charged);
   exchange->answered = true;
   MHD_resume_connection(exchange->connection);
   /* The last word: once no job is left, every connection has been resumed. */
@@ -244,6 +246,7 @@ void vampd_exchange_abandon(void *context) {
 void vampd_exchange_free(struct vampd_exchange *exchange) {
   struct vampd *daemon = exchange->daemon;
   vampd_exchange_drop_body(exchange);
+  vampd_admission_return(&daemon->admission, exchange->charged);
   vampd_answer_free(&exchange->answer);
   free(exchange->content_type);
   free(exchange->accept);

@@ -42,6 +42,7 @@ struct vampd_exchange {
 
   char *body;
   size_t size, capacity;
+  size_t charged;  /* bytes of the answer that admission counts until it is sent */
   size_t received; /* also counts what was discarded */
 
   struct vampd_output output;

@@ -194,6 +194,7 @@ void job_free(struct job *job, struct vamp_device *device) {
     free(job->masks[p]);
   }
   vamp_result_free(job->result);
+  free(job->last_event);
   free(job);
 }
 

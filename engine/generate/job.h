@@ -18,10 +18,15 @@ struct chunk {
   struct vamp_sequence sequence;
 };
 
+struct client;
+
+struct event_node;
+
 struct job {
   uint64_t id;
   void *user;
   uint32_t client;
+  struct client *owner; /* of that number; NULL where there was no memory for it: only fairness suffers */
   enum vamp_task task;
   struct vamp_sampling sampling;
   int codebooks; /* rows of codes and masks */
@@ -39,6 +44,7 @@ struct job {
   double phase_began;     /* seconds */
   struct vamp_result *result;
   bool cancelled;
+  struct event_node *last_event; /* room for the event that ends it: that one must not fail */
   struct job *next;
 };
 

@@ -118,6 +118,11 @@ int vamp_loop_submit(struct vamp_loop *loop, const struct vamp_job *submission, 
   if (status) {
     return status;
   }
+  job->last_event = calloc(1, sizeof *job->last_event);
+  if (!job->last_event) {
+    job_free(job, vamp_model_device(loop->model));
+    return vamp_fail(error, VAMP_MEMORY, "out of memory for a job");
+  }
   pthread_mutex_lock(&loop->lock);
   if (loop->jobs >= loop->limits.max_jobs ||
       (loop->jobs > 0 && loop->held_frames + job->frames > loop->limits.max_held_frames)) {
@@ -188,11 +193,15 @@ static struct event_node *pending_progress(struct vamp_loop *loop, uint64_t id) 
   return NULL;
 }
 
-static struct vamp_event *add_event(struct vamp_loop *loop, const struct job *job,
-                                    enum vamp_event_type type) {
+static struct vamp_event *add_event(struct vamp_loop *loop, struct job *job, enum vamp_event_type type) {
   struct event_node *node = type == VAMP_EVENT_PROGRESS ? pending_progress(loop, job->id) : NULL;
   if (!node) {
-    node = calloc(1, sizeof *node);
+    if (type == VAMP_EVENT_PROGRESS) {
+      node = calloc(1, sizeof *node);
+    } else {
+      node = job->last_event;
+      job->last_event = NULL;
+    }
     if (!node) {
       return NULL;
     }
@@ -225,36 +234,36 @@ int vamp_loop_next_event(struct vamp_loop *loop, struct vamp_event *event) {
 /* ---- jobs coming and going ------------------------------------------------------------------------ */
 
 /* A client that comes back starts level with the least served: it has saved up nothing. */
-static void client_join(struct vamp_loop *loop, const struct job *job) {
-  struct client *client = client_find(loop->clients, job->client);
+static void client_join(struct vamp_loop *loop, struct job *job) {
+  struct client *client = loop->clients;
+  double least = -1;
+  for (; client && client->id != job->client; client = client->next) {
+    least = least < 0 || client->served < least ? client->served : least;
+  }
   if (!client) {
     client = calloc(1, sizeof *client);
     if (!client) {
-      return; /* unknown clients are served as if new: only fairness suffers */
+      return;
     }
     client->id = job->client;
-    double least = -1;
-    for (struct client *c = loop->clients; c; c = c->next) {
-      least = least < 0 || c->served < least ? c->served : least;
-    }
     client->served = least > 0 ? least : 0;
     client->next = loop->clients;
     loop->clients = client;
   }
   client->jobs++;
+  job->owner = client;
 }
 
 static void client_leave(struct vamp_loop *loop, const struct job *job) {
-  for (struct client **at = &loop->clients; *at; at = &(*at)->next) {
-    if ((*at)->id == job->client) {
-      struct client *client = *at;
-      if (--client->jobs <= 0) {
-        *at = client->next;
-        free(client);
-      }
-      return;
-    }
+  if (!job->owner || --job->owner->jobs > 0) {
+    return;
   }
+  struct client **at = &loop->clients;
+  while (*at != job->owner) {
+    at = &(*at)->next;
+  }
+  *at = job->owner->next;
+  free(job->owner);
 }
 
 /* Takes the job out of the active list and frees it; its result is gone or handed over by then. */
@@ -287,11 +296,19 @@ static void end_job(struct vamp_loop *loop, struct job *job, enum vamp_event_typ
   remove_job(loop, job);
 }
 
-/* Begins, continues or ends a job whose phase may be over. */
-static void advance(struct vamp_loop *loop, struct job *job) {
+/* Begins, continues or ends a job whose phase may be over. A device lost in between is noted; `failure` says
+ * how. */
+static void advance(struct vamp_loop *loop, struct job *job, struct vamp_error *failure) {
   struct vamp_error error = {0};
   int status = job_advance(job, loop->model, job_now(), &error);
   if (status) {
+    if (!error.status) {
+      vamp_fail(&error, status, "copying a job's tokens failed on the device");
+    }
+    if (status == VAMP_DEVICE) {
+      loop->lost = true;
+      *failure = error;
+    }
     end_job(loop, job, VAMP_EVENT_FAILED, &error);
   } else if (job->phase == VAMP_FINISHED) {
     end_job(loop, job, VAMP_EVENT_DONE, NULL);
@@ -331,13 +348,13 @@ static void take_incoming(struct vamp_loop *loop) {
 }
 
 /* Counts the work of every item towards its job and client. */
-static void account(struct vamp_loop *loop, const struct turn *turn) {
+static void account(const struct turn *turn) {
   for (int i = 0; i < turn->count; i++) {
     struct job *job = turn->jobs[i];
     int64_t rows = turn->kind == VAMP_COARSE || turn->kind == VAMP_FINE ? job->chunks[turn->chunks[i]].frames
                                                                         : turn->codec[i].segment.frames;
     double cost = (double)rows * job_phase_cost(turn->kind);
-    struct client *client = client_find(loop->clients, job->client);
+    struct client *client = job->owner;
     job->work_done += cost;
     if (client) {
       client->served += cost;
@@ -346,15 +363,8 @@ static void account(struct vamp_loop *loop, const struct turn *turn) {
   }
 }
 
-/* A failed turn fails the jobs in it; a lost device fails all. */
+/* A failed turn fails the jobs in it. */
 static void fail_turn(struct vamp_loop *loop, const struct turn *turn, const struct vamp_error *error) {
-  if (error->status == VAMP_DEVICE) {
-    loop->lost = true;
-    while (loop->active) {
-      end_job(loop, loop->active, VAMP_EVENT_FAILED, error);
-    }
-    return;
-  }
   for (int i = 0; i < turn->count; i++) {
     if (i == 0 || turn->jobs[i] != turn->jobs[i - 1]) {
       end_job(loop, turn->jobs[i], VAMP_EVENT_FAILED, error);
@@ -362,42 +372,52 @@ static void fail_turn(struct vamp_loop *loop, const struct turn *turn, const str
   }
 }
 
-int vamp_loop_step(struct vamp_loop *loop, struct vamp_error *error) {
-  struct vamp_error failure = {0};
-  take_incoming(loop);
-  for (struct job *job = loop->active, *next; job; job = next) {
-    next = job->next;
-    if (loop->lost) {
-      vamp_fail(&failure, VAMP_DEVICE, "the device is lost: restart the program");
-      end_job(loop, job, VAMP_EVENT_FAILED, &failure);
-    } else if (job->phase == VAMP_QUEUED) {
-      advance(loop, job);
-    }
-  }
-  if (loop->lost) {
-    return vamp_fail(error, VAMP_DEVICE, "the device is lost");
-  }
+/* 1 where there was something to run. */
+static int run_turn(struct vamp_loop *loop, struct vamp_error *failure) {
   struct turn turn;
-  turn_plan(&turn, loop->model, loop->active, loop->clients);
-  if (turn.count == 0) {
-    turn_free(&turn);
-    return 0;
-  }
-  int status = turn_run(&turn, loop->model, &failure);
+  turn_plan(&turn, loop->model, loop->active);
+  int worked = turn.count > 0;
+  int status = worked ? turn_run(&turn, loop->model, failure) : 0;
   if (status) {
-    failure.status = status;
-    fail_turn(loop, &turn, &failure);
-    if (loop->lost && error) {
-      *error = failure;
-    }
+    failure->status = status;
+    loop->lost = status == VAMP_DEVICE;
+    fail_turn(loop, &turn, failure);
   } else {
-    account(loop, &turn);
-    for (int i = 0; i < turn.count; i++) {
+    account(&turn);
+    for (int i = 0; i < turn.count && !loop->lost; i++) {
       if (i == 0 || turn.jobs[i] != turn.jobs[i - 1]) {
-        advance(loop, turn.jobs[i]);
+        advance(loop, turn.jobs[i], failure);
       }
     }
   }
   turn_free(&turn);
-  return loop->lost ? VAMP_DEVICE : 1;
+  return worked;
+}
+
+int vamp_loop_step(struct vamp_loop *loop, struct vamp_error *error) {
+  struct vamp_error failure = {0};
+  int worked = 0;
+  take_incoming(loop);
+  for (struct job *job = loop->active, *next; job && !loop->lost; job = next) {
+    next = job->next;
+    if (job->phase == VAMP_QUEUED) {
+      advance(loop, job, &failure);
+    }
+  }
+  if (!loop->lost) {
+    worked = run_turn(loop, &failure);
+  }
+  if (!loop->lost) {
+    return worked;
+  }
+  if (!failure.status) {
+    vamp_fail(&failure, VAMP_DEVICE, "the device is lost: restart the program");
+  }
+  while (loop->active) {
+    end_job(loop, loop->active, VAMP_EVENT_FAILED, &failure);
+  }
+  if (error) {
+    *error = failure;
+  }
+  return VAMP_DEVICE;
 }

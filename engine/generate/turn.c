@@ -12,31 +12,50 @@
 
 #include "engine/generate/turn.h"
 
-struct client *client_find(struct client *clients, uint32_t id) {
-  while (clients && clients->id != id) {
-    clients = clients->next;
+/* A job's place in the order of this turn: all jobs of a client stand together. */
+struct place {
+  double served;
+  uint32_t client; /* level clients go by number, not by their jobs': that would order jobs in a circle */
+  double left;     /* 0 where the oldest goes first */
+  uint64_t id;
+  struct job *job;
+};
+
+static int by_place(const void *a, const void *b) {
+  const struct place *x = a, *y = b;
+  if (x->served != y->served) {
+    return x->served < y->served ? -1 : 1;
   }
-  return clients;
+  if (x->client != y->client) {
+    return x->client < y->client ? -1 : 1;
+  }
+  if (x->left != y->left) {
+    return x->left < y->left ? -1 : 1;
+  }
+  return x->id < y->id ? -1 : 1;
 }
 
-static double left(const struct job *job) {
-  return job->work - job->work_done;
-}
-
-/* Whether a goes before b, a total order: all jobs of a client stand together. */
-static bool before(struct client *clients, const struct job *a, const struct job *b) {
-  const struct client *ca = client_find(clients, a->client);
-  if (a->client != b->client) {
-    const struct client *cb = client_find(clients, b->client);
-    double sa = ca ? ca->served : 0, sb = cb ? cb->served : 0;
-    /* Level clients go by their number, not by their jobs': that would order jobs in a circle. */
-    return sa != sb ? sa < sb : a->client < b->client;
+/* The active jobs in the order of their turn, malloc'd; NULL where there are none, or no memory. */
+static struct place *order(struct job *active, size_t *count) {
+  *count = 0;
+  for (struct job *job = active; job; job = job->next) {
+    ++*count;
   }
-  bool shortest = ca && ca->turns % 2 == 0;
-  if (shortest && left(a) != left(b)) {
-    return left(a) < left(b);
+  struct place *places = *count ? malloc(sizeof *places * *count) : NULL;
+  struct place *to = places;
+  for (struct job *job = active; places && job; job = job->next) {
+    const struct client *client = job->owner;
+    bool shortest = client && client->turns % 2 == 0;
+    *to++ = (struct place){.served = client ? client->served : 0,
+                           .client = job->client,
+                           .left = shortest ? job->work - job->work_done : 0,
+                           .id = job->id,
+                           .job = job};
   }
-  return a->id < b->id;
+  if (places) {
+    qsort(places, *count, sizeof *places, by_place);
+  }
+  return places;
 }
 
 void turn_free(struct turn *turn) {
@@ -96,33 +115,23 @@ static void turn_fill(struct turn *turn, struct job *job, const struct vamp_mode
 }
 
 /* Takes the active jobs in the order of their turn until the device is full. */
-void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active,
-               struct client *clients) {
+void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active) {
   const struct vamp_device *device = vamp_model_device(model);
-  struct job *last = NULL;
   *turn = (struct turn){.kind = VAMP_FINISHED};
-  for (;;) {
-    struct job *next = NULL;
-    for (struct job *job = active; job; job = job->next) {
-      bool fits = turn->kind == VAMP_FINISHED || job->phase == turn->kind;
-      if (fits && (!last || before(clients, last, job)) && (!next || before(clients, job, next))) {
-        next = job;
-      }
-    }
-    if (!next) {
-      return;
-    }
-    if (turn->kind == VAMP_FINISHED) {
-      turn->kind = next->phase;
-      bool codec = turn->kind == VAMP_ENCODING || turn->kind == VAMP_DECODING;
-      turn->room = codec ? device->codec_rows : device->step_rows;
-    }
-    turn_fill(turn, next, model);
-    last = next;
-    if (turn->rows >= turn->room) {
-      return;
+  size_t count;
+  struct place *places = order(active, &count);
+  if (!places) {
+    return;
+  }
+  turn->kind = places[0].job->phase;
+  bool codec = turn->kind == VAMP_ENCODING || turn->kind == VAMP_DECODING;
+  turn->room = codec ? device->codec_rows : device->step_rows;
+  for (size_t i = 0; i < count && turn->rows < turn->room; i++) {
+    if (places[i].job->phase == turn->kind) {
+      turn_fill(turn, places[i].job, model);
     }
   }
+  free(places);
 }
 
 static int run_codec(struct vamp_model *model, struct turn *turn, struct vamp_error *error) {

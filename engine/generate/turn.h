@@ -15,8 +15,6 @@ struct client {
   struct client *next;
 };
 
-struct client *client_find(struct client *clients, uint32_t id); /* NULL where there is none */
-
 /* What a turn runs. */
 struct turn {
   enum vamp_phase kind;
@@ -29,7 +27,7 @@ struct turn {
 
 /* Takes the active jobs (oldest first) in the order of their turn until the device is full; count 0 where
  * there is no work. */
-void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active, struct client *clients);
+void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active);
 void turn_free(struct turn *turn);
 
 /* Runs it and moves its jobs on by a segment or a step. */

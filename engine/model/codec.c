@@ -10,6 +10,10 @@
 
 /* ---- context -------------------------------------------------------------------------------------- */
 
+/* One because the division rounds down, one because a backend may read a little further than the taps do, as
+ * long as what it reads there cancels (cpu/fastfir.h). */
+enum { SPARE_FRAMES = 2 };
+
 int codec_encoder_context(const struct codec *codec) {
   const struct vamp_codec_config *config = &codec->config;
   int64_t reach = 3, step = 1; /* samples; samples a row at this level */
@@ -21,7 +25,7 @@ int codec_encoder_context(const struct codec *codec) {
     step *= config->encoder_rates[s];
   }
   reach += step;
-  return (int)(reach / config->hop_length) + 1;
+  return (int)(reach / config->hop_length) + SPARE_FRAMES;
 }
 
 int codec_decoder_context(const struct codec *codec) {
@@ -36,7 +40,7 @@ int codec_decoder_context(const struct codec *codec) {
     }
   }
   reach += 3;
-  return (int)(reach / config->hop_length) + 1;
+  return (int)(reach / config->hop_length) + SPARE_FRAMES;
 }
 
 /* ---- running -------------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The model of vampd in PyTorch: a codec, two masked transformers, and the loop that generates with them.
 
 This is the executable version of the mathematics: short, slow and readable. The C code is checked against it,
