@@ -67,7 +67,7 @@ static void study_presets_are_their_parameters(void **state) {
                    "{\"mask_ratio\": 0.5, \"periodic_prompt\": 7, \"upper_codebook_mask\": 3}", CLIP, 3);
   assert_same_mask("{\"preset\": \"creative\"}",
                    "{\"mask_ratio\": 0.7, \"periodic_prompt\": 10, \"upper_codebook_mask\": 4}", CLIP, 3);
-  assert_same_mask("{\"preset\": \"rhythm\", \"periodic_offset\": 0}",
+  assert_same_mask("{\"preset\": \"rhythm\", \"periodic_prompt\": 29, \"periodic_offset\": 0}",
                    "{\"mask_ratio\": 1, \"periodic_prompt\": 29, \"upper_codebook_mask\": 3, "
                    "\"periodic_offset\": 0}",
                    CLIP, 3);
