@@ -1,8 +1,10 @@
 /*
  * The tempo and the beats, after Ellis, "Beat tracking by dynamic programming", 2007.
  *
- *   envelope  the flux without its slow part (the mean over a second), smoothed by 20 ms and scaled to a
- *             standard deviation of 1
+ *   envelope  the flux and, seven tenths as strong, the rise of the bass, without their slow part (the
+ *             mean over a second), smoothed by 20 ms and scaled to a standard deviation of 1. The bass
+ *             tells a beat from the hi-hat's eighths: without it, and with a narrower bell, 12 of 78 clips
+ *             more got twice or half their tempo
  *   tempo     the period, between 40 and 240 beats a minute, whose multiples the envelope's autocorrelation
  *             likes best, weighted by how often people tap it: a bell over the logarithm of the tempo with
  *             its middle at 120 to the minute
@@ -25,10 +27,11 @@
 #define SLOWEST 40.0 /* beats a minute */
 #define FASTEST 240.0
 #define USUAL 120.0
-#define OCTAVES 1.0      /* standard deviation of the weight of a tempo */
+#define OCTAVES 1.4      /* standard deviation of the weight of a tempo */
 #define TEMPO_STEP 1.005 /* from one tempo that is tried to the next */
 #define MULTIPLES 4
 #define SLOW_SECONDS 1.0
+#define BASS_SHARE 0.7
 #define SMOOTH_SECONDS 0.020
 #define TIGHTNESS 100.0
 #define LEAST_DEVIATION 0.05 /* of the flux: below is silence */
@@ -63,26 +66,45 @@ static void tracker_close(struct tracker *tracker) {
   free(tracker->alike);
 }
 
-/* Takes the slow part away: into score, by running sums. */
-static void remove_slow(struct tracker *tracker, const float *flux) {
+static double sum_of(const float *values, int count) {
+  double sum = 0;
+  for (int i = 0; i < count; i++) {
+    sum += (double)values[i];
+  }
+  return sum;
+}
+
+/* Flux and bass mixed, into the envelope. */
+static void mix(struct tracker *tracker, const struct vamp_mask_features *features) {
+  double flux = sum_of(features->flux, features->steps), bass = sum_of(features->bass, features->steps);
+  double scale = bass > 0 ? BASS_SHARE * flux / bass : 0;
+  for (int step = 0; step < tracker->steps; step++) {
+    tracker->envelope[step] = (float)((double)features->flux[step] + scale * (double)features->bass[step]);
+  }
+}
+
+/* Takes the envelope's slow part away: into score, by running sums. */
+static void remove_slow(struct tracker *tracker) {
+  const float *envelope = tracker->envelope;
   int steps = tracker->steps, reach = 1 + (int)(SLOW_SECONDS / 2 * tracker->rate);
   double sum = 0;
   int from = 0, to = 0;
   for (int step = 0; step < steps; step++) {
     for (; to < steps && to <= step + reach; to++) {
-      sum += (double)flux[to];
+      sum += (double)envelope[to];
     }
     for (; from < step - reach; from++) {
-      sum -= (double)flux[from];
+      sum -= (double)envelope[from];
     }
-    double over = (double)flux[step] - sum / (to - from);
+    double over = (double)envelope[step] - sum / (to - from);
     tracker->score[step] = over > 0 ? over : 0;
   }
 }
 
 /* Smooths by a short bell and scales to a deviation of 1. Returns false in silence. */
-static bool make_envelope(struct tracker *tracker, const float *flux) {
-  remove_slow(tracker, flux);
+static bool make_envelope(struct tracker *tracker, const struct vamp_mask_features *features) {
+  mix(tracker, features);
+  remove_slow(tracker);
   double sigma = fmax(SMOOTH_SECONDS / 2 * tracker->rate, 0.5), sum = 0, squares = 0;
   int reach = (int)fmin(ceil(3 * sigma), 32);
   for (int step = 0; step < tracker->steps; step++) {
@@ -238,7 +260,7 @@ int vamp_mask_beats_find(const struct vamp_mask_features *features, double steps
                          struct vamp_mask_beats *beats, struct vamp_error *error) {
   struct tracker tracker;
   int status = tracker_open(&tracker, features->steps, steps_per_second, error);
-  if (status != 0 || !make_envelope(&tracker, features->flux)) {
+  if (status != 0 || !make_envelope(&tracker, features)) {
     goto err;
   }
   autocorrelate(&tracker);

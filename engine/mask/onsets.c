@@ -16,8 +16,8 @@
 #define MEAN_BEFORE_SECONDS 0.150
 #define MEAN_AFTER_SECONDS 0.070
 #define STAND_OUT_FACTOR 1.5 /* over the local mean */
-#define STAND_OUT_SHARE 0.5  /* and this share of the clip's mean flux more */
-#define LEAST_FLUX 2.0       /* forty bands that grow by 5 % each */
+#define STAND_OUT_SHARE 1.0  /* and this share of the clip's mean flux more */
+#define LEAST_FLUX 5.0       /* forty bands that grow by an eighth each */
 
 static bool is_peak(const float *flux, int steps, int step, int reach) {
   for (int other = step - reach; other <= step + reach; other++) {
