@@ -33,6 +33,7 @@
 #define SLOW_SECONDS 1.0
 #define BASS_SHARE 0.7
 #define SMOOTH_SECONDS 0.020
+#define FINEST 2000.0 /* steps a second; the work grows with the square, and no codec is as fine */
 #define TIGHTNESS 100.0
 #define LEAST_DEVIATION 0.05 /* of the flux: below is silence */
 
@@ -258,6 +259,9 @@ static int find_downbeat(const struct vamp_mask_features *features, const struct
 
 int vamp_mask_beats_find(const struct vamp_mask_features *features, double steps_per_second,
                          struct vamp_mask_beats *beats, struct vamp_error *error) {
+  if (steps_per_second > FINEST) {
+    return 0;
+  }
   struct tracker tracker;
   int status = tracker_open(&tracker, features->steps, steps_per_second, error);
   if (status != 0 || !make_envelope(&tracker, features)) {

@@ -35,7 +35,8 @@
 #define BASS_HZ 200.0
 #define QUIETEST 1e-3   /* amplitude where levels begin to count */
 #define INAUDIBLE 1e-10 /* power of a bin, -100 dB: flatness sees no finer */
-#define ROWS 3          /* the step before, the step, the step after */
+#define LOUDEST 1e6F
+#define ROWS 3 /* the step before, the step, the step after */
 
 struct listener {
   const struct vamp_mask_context *context;
@@ -57,6 +58,11 @@ static float rounded(double value) {
   int exponent;
   double mantissa = frexp(value, &exponent);
   return (float)ldexp(nearbyint(ldexp(mantissa, 16)), exponent - 16);
+}
+
+/* A sample, or silence where it is none: what is not a number, or beyond all music, would drown the rest. */
+static float plausible(float sample) {
+  return fabsf(sample) <= LOUDEST ? sample : 0;
 }
 
 static double mel(double hertz) {
@@ -109,7 +115,7 @@ static void look(struct listener *listener, int64_t step) {
   for (int i = 0; i < size; i++) {
     int64_t at = start + i;
     float sample = at >= 0 && at < count ? context->samples[at] : 0;
-    listener->samples[i] = isfinite(sample) ? sample : 0;
+    listener->samples[i] = plausible(sample);
   }
   vamp_spectrum_power(&listener->spectrum, listener->samples, listener->power);
 }
@@ -152,8 +158,8 @@ static double rms_of(const struct vamp_mask_context *context, int64_t frame) {
   size_t start = (size_t)frame * (size_t)context->hop_length, end = start + (size_t)context->hop_length;
   double sum = 0;
   for (size_t i = start; i < end && i < context->sample_count; i++) {
-    double sample = context->samples[i];
-    sum += isfinite(sample) ? sample * sample : 0;
+    double sample = (double)plausible(context->samples[i]);
+    sum += sample * sample;
   }
   return sqrt(sum / context->hop_length);
 }

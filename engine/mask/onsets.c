@@ -7,12 +7,14 @@
  * peaks the first wins. (Peak picking after Böck, Krebs and Schedl, "Evaluating the online capabilities of
  * onset detection methods", 2012; the figures were fitted to the clips of tools/measure/beats.)
  */
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
 #include "engine/mask/listen.h"
 
 #define PEAK_SECONDS 0.030
+#define MOST_STEPS 256 /* of the same: no codec is as fine, and the work grows with it */
 #define MEAN_BEFORE_SECONDS 0.150
 #define MEAN_AFTER_SECONDS 0.070
 #define STAND_OUT_FACTOR 1.5 /* over the local mean */
@@ -34,9 +36,9 @@ int vamp_mask_onsets_find(const struct vamp_mask_features *features, double step
                           struct vamp_mask_events *events, struct vamp_error *error) {
   int steps = features->steps;
   const float *flux = features->flux;
-  int reach = 1 + (int)(PEAK_SECONDS * steps_per_second);
-  int before = 1 + (int)(MEAN_BEFORE_SECONDS * steps_per_second);
-  int after = 1 + (int)(MEAN_AFTER_SECONDS * steps_per_second);
+  int reach = (int)fmin(1 + PEAK_SECONDS * steps_per_second, MOST_STEPS);
+  int before = (int)fmin(1 + MEAN_BEFORE_SECONDS * steps_per_second, steps);
+  int after = (int)fmin(1 + MEAN_AFTER_SECONDS * steps_per_second, steps);
   /* Sums from the clip's beginning; the mean of a stretch is a difference of two of them. */
   double *sums = malloc(((size_t)steps + 1) * sizeof *sums);
   events->steps = malloc((size_t)steps * sizeof *events->steps);
