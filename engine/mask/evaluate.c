@@ -15,6 +15,7 @@
 
 struct evaluation {
   const struct vamp_mask_context *context;
+  struct vamp_mask_ear *ear;
   uint64_t seed;
   struct vamp_mask_layers *layers;
   struct vamp_error *error;
@@ -187,7 +188,8 @@ static int evaluate_prompts(struct evaluation *evaluation, const struct vamp_mas
 static int evaluate_pattern(struct evaluation *evaluation, const struct vamp_mask_node *node, int low,
                             int high, uint8_t *cells, bool negated) {
   struct vamp_mask_draw draw = vamp_mask_draw_begin(evaluation->seed, node->index);
-  struct vamp_mask_canvas canvas = {evaluation->context, low, high, cells, &draw, node->pointer};
+  struct vamp_mask_canvas canvas = {evaluation->context, low,          high, cells, &draw,
+                                    evaluation->ear,     node->pointer};
   int status = node->pattern->paint(node->parameters, &canvas, evaluation->error);
   if (status == 0 && !negated) {
     status = add_layer(evaluation, node, node->pattern->name, low, high, cells);
@@ -243,9 +245,9 @@ static int evaluate(struct evaluation *evaluation, const struct vamp_mask_node *
 }
 
 int vamp_mask_evaluate(const struct vamp_mask_node *tree, const struct vamp_mask_context *context,
-                       uint64_t seed, uint8_t *mask, struct vamp_mask_layers *layers,
-                       struct vamp_error *error) {
-  struct evaluation evaluation = {context, seed, layers, error};
+                       struct vamp_mask_ear *ear, uint64_t seed, uint8_t *mask,
+                       struct vamp_mask_layers *layers, struct vamp_error *error) {
+  struct evaluation evaluation = {context, ear, seed, layers, error};
   int status = evaluate(&evaluation, tree, 0, context->codebooks, mask, false);
   if (status != 0) {
     vamp_mask_layers_free(layers);

@@ -202,6 +202,20 @@ bool vamp_mask_fields_choice(struct vamp_mask_fields *fields, const char *name, 
   return true;
 }
 
+bool vamp_mask_fields_boolean(struct vamp_mask_fields *fields, const char *name, bool *value) {
+  const json_t *field = vamp_mask_fields_value(fields, name);
+  if (!field) {
+    return false;
+  }
+  if (json_is_boolean(field)) {
+    *value = json_is_true(field);
+  } else {
+    vamp_mask_fields_fail(fields, VAMP_INVALID, name, "%s must be true or false, and is %s.", name,
+                          type_name(field));
+  }
+  return true;
+}
+
 int vamp_mask_fields_finish(struct vamp_mask_fields *fields) {
   if (fields->status != 0) {
     return fields->status;

@@ -54,6 +54,9 @@ bool vamp_mask_fields_number(struct vamp_mask_fields *fields, const char *name, 
 bool vamp_mask_fields_choice(struct vamp_mask_fields *fields, const char *name, const char *const *choices,
                              int *value);
 
+/* true or false. */
+bool vamp_mask_fields_boolean(struct vamp_mask_fields *fields, const char *name, bool *value);
+
 /* Records a failure at field `name`, or at the object itself where `name` is NULL. Returns the status in
  * effect. */
 int vamp_mask_fields_fail(struct vamp_mask_fields *fields, int status, const char *name, const char *format,

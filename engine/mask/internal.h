@@ -7,6 +7,7 @@
  *   node.c     JSON -> tree of nodes, and back
  *   simple.c   the simple form -> the tree it stands for
  *   plan.c     forms + context -> masks and layers, by evaluate.c
+ *   listen.c   context's samples -> features, onsets, beats, for the patterns that listen
  *   answer.c   plan -> JSON
  *   picture.c  plan -> PNG, SVG
  *
@@ -30,6 +31,7 @@
 #include <stdint.h>
 
 #include "engine/mask/fields.h"
+#include "engine/mask/listen.h"
 #include "vamp/mask.h"
 #include "vamp/random.h"
 
@@ -74,7 +76,8 @@ struct vamp_mask_canvas {
   int low, high;
   uint8_t *cells; /* [codebooks, frames] of enum vamp_mask_cell */
   struct vamp_mask_draw *draw;
-  const char *pointer; /* of the node, for errors */
+  struct vamp_mask_ear *ear; /* for patterns that listen */
+  const char *pointer;       /* of the node, for errors */
 };
 
 /* Sets frames [from, to), cut to the clip, on all rows of the canvas. */
@@ -97,11 +100,16 @@ struct vamp_mask_pattern {
 
 extern const struct vamp_mask_pattern vamp_mask_pattern_random, vamp_mask_pattern_periodic,
     vamp_mask_pattern_block, vamp_mask_pattern_strided, vamp_mask_pattern_range, vamp_mask_pattern_bitmap,
-    vamp_mask_pattern_fill;
+    vamp_mask_pattern_fill, vamp_mask_pattern_beat, vamp_mask_pattern_onset, vamp_mask_pattern_adaptive;
 
-/* Looks a name up; VAMP_INVALID where nobody knows it, VAMP_UNSUPPORTED where it is still to come. */
+/* Looks a name up; VAMP_INVALID where nobody knows it. */
 int vamp_mask_pattern_find(const char *name, const char *pointer, const struct vamp_mask_pattern **pattern,
                            struct vamp_error *error);
+
+/* An interval in frames, also "beat", which is VAMP_MASK_BEAT here. */
+#define VAMP_MASK_BEAT (-1)
+void vamp_mask_fields_interval(struct vamp_mask_fields *fields, const char *name, int64_t *interval);
+json_t *vamp_mask_interval_json(int64_t interval);
 
 /* `offset` of periodic and strided, also "random", which is -1 here. */
 void vamp_mask_fields_offset(struct vamp_mask_fields *fields, const char *name, int64_t *offset);
@@ -158,14 +166,15 @@ bool vamp_mask_layer_get(const struct vamp_mask_layer *layer, int frames, int co
 
 /* Evaluates a tree: mask [codebooks, frames] of 0 and 1, and its layers. */
 int vamp_mask_evaluate(const struct vamp_mask_node *tree, const struct vamp_mask_context *context,
-                       uint64_t seed, uint8_t *mask, struct vamp_mask_layers *layers,
-                       struct vamp_error *error);
+                       struct vamp_mask_ear *ear, uint64_t seed, uint8_t *mask,
+                       struct vamp_mask_layers *layers, struct vamp_error *error);
 
 /* ---- the simple form (simple.c) ------------------------------------------------------------------ */
 
 struct vamp_mask_simple {
   double mask_ratio;
-  int64_t periodic_prompt, periodic_width, periodic_offset; /* offset -1: random */
+  int64_t periodic_prompt;                 /* or VAMP_MASK_BEAT */
+  int64_t periodic_width, periodic_offset; /* offset -1: random */
   int64_t upper_codebook_mask;
   int upper_codebooks; /* 0 "keep", 1 "mask" */
   double prefix_s, suffix_s, dropout;
@@ -176,7 +185,7 @@ int vamp_mask_simple_parse(const json_t *value, const char *pointer, struct vamp
                            struct vamp_error *error);
 /* The tree it stands for, as JSON. */
 int vamp_mask_simple_tree(const struct vamp_mask_simple *simple, const struct vamp_mask_context *context,
-                          json_t **tree, struct vamp_error *error);
+                          struct vamp_mask_ear *ear, json_t **tree, struct vamp_error *error);
 /* All of its fields; NULL when out of memory. */
 json_t *vamp_mask_simple_json(const struct vamp_mask_simple *simple);
 

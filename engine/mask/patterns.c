@@ -1,9 +1,7 @@
 /*
  * The table of patterns, and what several of them share.
  *
- * A pattern is one file, pattern_NAME.c, and one entry here. Those that listen to the music (beat, onset,
- * adaptive) are known by name so that a request for one gets a sentence and not a riddle; when one
- * arrives, its name moves from the second list to the first.
+ * A pattern is one file, pattern_NAME.c, and one entry here.
  */
 #include "engine/mask/internal.h"
 
@@ -11,11 +9,11 @@
 #include <string.h>
 
 static const struct vamp_mask_pattern *const patterns[] = {
-    &vamp_mask_pattern_random,  &vamp_mask_pattern_periodic, &vamp_mask_pattern_block,
-    &vamp_mask_pattern_strided, &vamp_mask_pattern_range,    &vamp_mask_pattern_bitmap,
-    &vamp_mask_pattern_fill,
+    &vamp_mask_pattern_random,   &vamp_mask_pattern_periodic, &vamp_mask_pattern_block,
+    &vamp_mask_pattern_strided,  &vamp_mask_pattern_range,    &vamp_mask_pattern_bitmap,
+    &vamp_mask_pattern_fill,     &vamp_mask_pattern_beat,     &vamp_mask_pattern_onset,
+    &vamp_mask_pattern_adaptive,
 };
-static const char *const patterns_to_come[] = {"beat", "onset", "adaptive"};
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
@@ -30,14 +28,6 @@ int vamp_mask_pattern_find(const char *name, const char *pointer, const struct v
     }
     if (used < sizeof known) {
       used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", patterns[i]->name);
-    }
-  }
-  for (size_t i = 0; i < COUNT(patterns_to_come); i++) {
-    if (strcmp(name, patterns_to_come[i]) == 0) {
-      return vamp_fail_field(error, VAMP_UNSUPPORTED, pointer,
-                             "the pattern \"%s\" listens to the music, which this version cannot do yet. "
-                             "Use one of: %s.",
-                             name, known);
     }
   }
   char quoted[VAMP_MASK_QUOTE_SIZE];
@@ -56,6 +46,20 @@ void vamp_mask_canvas_frames(const struct vamp_mask_canvas *canvas, int64_t from
   for (int codebook = canvas->low; codebook < canvas->high; codebook++) {
     memset(canvas->cells + codebook * frames + from, value, (size_t)(to - from));
   }
+}
+
+void vamp_mask_fields_interval(struct vamp_mask_fields *fields, const char *name, int64_t *interval) {
+  const char *text = json_string_value(json_object_get(fields->object, name));
+  if (text && strcmp(text, "beat") == 0) {
+    vamp_mask_fields_value(fields, name);
+    *interval = VAMP_MASK_BEAT;
+    return;
+  }
+  vamp_mask_fields_integer(fields, name, 0, VAMP_MASK_MAX_INTEGER, interval);
+}
+
+json_t *vamp_mask_interval_json(int64_t interval) {
+  return interval == VAMP_MASK_BEAT ? json_string("beat") : json_integer(interval);
 }
 
 void vamp_mask_fields_offset(struct vamp_mask_fields *fields, const char *name, int64_t *offset) {

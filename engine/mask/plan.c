@@ -53,12 +53,12 @@ static int check_size(const struct vamp_mask_spec *spec, const struct vamp_mask_
 }
 
 static int build_pass(const struct vamp_mask_form *form, const struct vamp_mask_context *context,
-                      struct vamp_mask_pass *pass, struct vamp_error *error) {
+                      struct vamp_mask_ear *ear, struct vamp_mask_pass *pass, struct vamp_error *error) {
   struct vamp_mask_node *parsed = NULL;
   json_t *tree_json = NULL;
   int status = 0;
   if (!form->tree) {
-    status = vamp_mask_simple_tree(&form->simple, context, &tree_json, error);
+    status = vamp_mask_simple_tree(&form->simple, context, ear, &tree_json, error);
     if (status == 0) {
       status = vamp_mask_node_parse(tree_json, "/tree", &parsed, error);
     }
@@ -74,7 +74,7 @@ static int build_pass(const struct vamp_mask_form *form, const struct vamp_mask_
     status = vamp_fail(error, VAMP_MEMORY, "out of memory for a mask of %zu tokens.", tokens);
     goto done;
   }
-  status = vamp_mask_evaluate(tree, context, pass->seed, pass->mask.data, &pass->layers, error);
+  status = vamp_mask_evaluate(tree, context, ear, pass->seed, pass->mask.data, &pass->layers, error);
   if (status != 0) {
     goto done;
   }
@@ -97,6 +97,7 @@ int vamp_mask_plan_build(const struct vamp_mask_spec *spec, const struct vamp_ma
   if (status != 0) {
     return status;
   }
+  struct vamp_mask_ear ear = vamp_mask_ear_begin(context);
   struct vamp_mask_plan *plan = calloc(1, sizeof *plan);
   if (plan) {
     plan->passes = calloc((size_t)spec->count, sizeof *plan->passes);
@@ -113,14 +114,16 @@ int vamp_mask_plan_build(const struct vamp_mask_spec *spec, const struct vamp_ma
     const struct vamp_mask_form *form = &spec->forms[i];
     plan->count = i + 1;
     plan->passes[i].seed = form->has_seed ? form->seed : vamp_mask_pass_seed(plan->seed, i);
-    status = build_pass(form, context, &plan->passes[i], error);
+    status = build_pass(form, context, &ear, &plan->passes[i], error);
     if (status != 0) {
       goto err;
     }
   }
+  vamp_mask_ear_close(&ear);
   *out = plan;
   return 0;
 err:
+  vamp_mask_ear_close(&ear);
   vamp_mask_plan_free(plan);
   return status;
 }

@@ -29,10 +29,9 @@ static const struct preset presets[] = {
     {"creative", "All codebooks open, prompts further apart: a new piece with the old one's bones.",
      STUDY("0.7", "10", "4")},
     {"rhythm",
-     "Keeps a prompt on the pulse and invents the rest. Until the tempo is read from the music the pulse is "
-     "29 frames, half a second: one beat at 120 to the minute. Set periodic_prompt to your own: "
-     "3445 / beats per minute.",
-     STUDY("1.0", "29", "3")},
+     "Keeps one prompt a beat and invents the rest. The beat is heard in the music, so this wants a clip; "
+     "without one set periodic_prompt to your own: 3445 / beats per minute.",
+     STUDY("1.0", "\"beat\"", "3")},
     {"texture",
      "Half-second blocks of new texture between half-seconds of the old: fine and upper coarse codebooks "
      "alternate, the lower coarse ones (melody, rhythm) stay.",

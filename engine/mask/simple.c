@@ -4,7 +4,8 @@
  * A token is masked where the random choice says so and it is on no prompt frame and not in the kept
  * prefix or suffix; then dropout; then the rule for the upper codebooks. Nothing is computed here: the
  * form is turned into the tree it stands for, that tree is parsed like any other, and it is what the
- * answer shows. So the two cannot come apart.
+ * answer shows. So the two cannot come apart. A periodic_prompt of "beat" becomes a number there, so that the
+ * tree gives its mask again without the music.
  *
  *   {"any": [{"codebooks": [0, n], ...one of
  *               "all": [random, periodic, not prefix, not suffix]                  without dropout
@@ -21,18 +22,6 @@ static const char *const upper_names[] = {"keep", "mask", NULL};
 
 #define MOST_SECONDS 1e9
 
-static void read_interval(struct vamp_mask_fields *fields, int64_t *interval) {
-  const char *text = json_string_value(json_object_get(fields->object, "periodic_prompt"));
-  if (text && strcmp(text, "beat") == 0) {
-    vamp_mask_fields_fail(
-        fields, VAMP_UNSUPPORTED, "periodic_prompt",
-        "\"beat\" takes the interval from the music's tempo, which this version cannot do "
-        "yet: give a number of frames (29 is half a second, one beat at 120 to the minute).");
-    return;
-  }
-  vamp_mask_fields_integer(fields, "periodic_prompt", 0, VAMP_MASK_MAX_INTEGER, interval);
-}
-
 int vamp_mask_simple_parse(const json_t *value, const char *pointer, struct vamp_mask_simple *simple,
                            struct vamp_error *error) {
   *simple = (struct vamp_mask_simple){
@@ -43,11 +32,11 @@ int vamp_mask_simple_parse(const json_t *value, const char *pointer, struct vamp
       .upper_codebook_mask = 3,
       .upper_codebooks = UPPER_KEEP,
   };
-  vamp_mask_pointer_join(simple->pointer, pointer, "upper_codebook_mask");
+  memcpy(simple->pointer, pointer, strlen(pointer) + 1);
   struct vamp_mask_fields fields;
   vamp_mask_fields_open(&fields, value, pointer, error);
   vamp_mask_fields_number(&fields, "mask_ratio", 0, 1, &simple->mask_ratio);
-  read_interval(&fields, &simple->periodic_prompt);
+  vamp_mask_fields_interval(&fields, "periodic_prompt", &simple->periodic_prompt);
   vamp_mask_fields_integer(&fields, "upper_codebook_mask", 0, VAMP_MASK_MAX_CODEBOOKS,
                            &simple->upper_codebook_mask);
   vamp_mask_fields_choice(&fields, "upper_codebooks", upper_names, &simple->upper_codebooks);
@@ -65,8 +54,9 @@ int vamp_mask_simple_parse(const json_t *value, const char *pointer, struct vamp
 json_t *vamp_mask_simple_json(const struct vamp_mask_simple *simple) {
   json_t *offset =
       simple->periodic_offset < 0 ? json_string("random") : json_integer(simple->periodic_offset);
-  return json_pack("{s:f, s:I, s:I, s:s, s:I, s:o, s:f, s:f, s:f}", "mask_ratio", simple->mask_ratio,
-                   "periodic_prompt", (json_int_t)simple->periodic_prompt, "upper_codebook_mask",
+  json_t *interval = vamp_mask_interval_json(simple->periodic_prompt);
+  return json_pack("{s:f, s:o, s:I, s:s, s:I, s:o, s:f, s:f, s:f}", "mask_ratio", simple->mask_ratio,
+                   "periodic_prompt", interval, "upper_codebook_mask",
                    (json_int_t)simple->upper_codebook_mask, "upper_codebooks",
                    upper_names[simple->upper_codebooks], "periodic_width", (json_int_t)simple->periodic_width,
                    "periodic_offset", offset, "prefix_s", simple->prefix_s, "suffix_s", simple->suffix_s,
@@ -86,16 +76,16 @@ static json_t *kept_range(const char *name, int64_t from, int64_t to) {
 }
 
 /* Appends the prompts: everything that keeps frames. */
-static int add_prompts(const struct vamp_mask_simple *simple, const struct vamp_mask_context *context,
-                       json_t *list) {
+static int add_prompts(const struct vamp_mask_simple *simple, int64_t interval,
+                       const struct vamp_mask_context *context, json_t *list) {
   int failed = 0;
-  if (simple->periodic_prompt > 0) {
+  if (interval > 0) {
     json_t *offset =
         simple->periodic_offset < 0 ? json_string("random") : json_integer(simple->periodic_offset);
-    failed |= json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:I, s:o}", "name", "periodic prompt",
-                                                    "pattern", "periodic", "interval",
-                                                    (json_int_t)simple->periodic_prompt, "width",
-                                                    (json_int_t)simple->periodic_width, "offset", offset));
+    failed |=
+        json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:I, s:o}", "name", "periodic prompt",
+                                              "pattern", "periodic", "interval", (json_int_t)interval,
+                                              "width", (json_int_t)simple->periodic_width, "offset", offset));
   }
   int64_t frames = context->frames, prefix = kept_frames(context, simple->prefix_s);
   if (prefix > 0) {
@@ -109,11 +99,12 @@ static int add_prompts(const struct vamp_mask_simple *simple, const struct vamp_
 }
 
 /* What the codebooks below n follow; NULL when out of memory. */
-static json_t *lower_node(const struct vamp_mask_simple *simple, const struct vamp_mask_context *context) {
+static json_t *lower_node(const struct vamp_mask_simple *simple, int64_t interval,
+                          const struct vamp_mask_context *context) {
   json_t *random = json_pack("{s:s, s:s, s:f, s:s}", "name", "random choice", "pattern", "random", "ratio",
                              simple->mask_ratio, "per", "token");
   json_t *prompts = json_array(), *node = NULL;
-  if (random && prompts && add_prompts(simple, context, prompts) == 0) {
+  if (random && prompts && add_prompts(simple, interval, context, prompts) == 0) {
     if (json_array_size(prompts) == 0) {
       node = json_incref(random);
     } else if (simple->dropout > 0) {
@@ -134,10 +125,12 @@ static json_t *lower_node(const struct vamp_mask_simple *simple, const struct va
 }
 
 int vamp_mask_simple_tree(const struct vamp_mask_simple *simple, const struct vamp_mask_context *context,
-                          json_t **tree, struct vamp_error *error) {
+                          struct vamp_mask_ear *ear, json_t **tree, struct vamp_error *error) {
   int64_t upper = simple->upper_codebook_mask, codebooks = context->codebooks;
   if (upper > codebooks) {
-    return vamp_fail_field(error, VAMP_INVALID, simple->pointer,
+    char pointer[VAMP_MASK_POINTER_SIZE];
+    vamp_mask_pointer_join(pointer, simple->pointer, "upper_codebook_mask");
+    return vamp_fail_field(error, VAMP_INVALID, pointer,
                            "upper_codebook_mask is %lld, and the model has %d codebooks.", (long long)upper,
                            context->codebooks);
   }
@@ -145,7 +138,16 @@ int vamp_mask_simple_tree(const struct vamp_mask_simple *simple, const struct va
   if (simple->upper_codebooks == UPPER_KEEP && upper < context->coarse_codebooks) {
     masked_from = context->coarse_codebooks;
   }
-  json_t *lower = upper > 0 ? lower_node(simple, context) : NULL;
+  int64_t interval = simple->periodic_prompt;
+  if (interval == VAMP_MASK_BEAT) {
+    char pointer[VAMP_MASK_POINTER_SIZE];
+    vamp_mask_pointer_join(pointer, simple->pointer, "periodic_prompt");
+    int status = vamp_mask_ear_interval(ear, pointer, &interval, error);
+    if (status != 0) {
+      return status;
+    }
+  }
+  json_t *lower = upper > 0 ? lower_node(simple, interval, context) : NULL;
   json_t *fill = NULL;
   if (masked_from < codebooks || !lower) {
     const char *name = masked_from >= context->coarse_codebooks ? "fine codebooks" : "upper codebooks";

@@ -86,6 +86,31 @@ def test_audio_and_its_frames_give_the_same_mask(vamp, tmp_path):
     assert (numpy.load(tmp_path / "a.npy") == b).all()
 
 
+def test_masks_that_listen(vamp, tmp_path):
+    """Clicks at 120 to the minute, every beat the same: kept beats stand half a second apart."""
+    clicks = numpy.zeros(8 * 44100, "float32")
+    burst = 0.5 * numpy.sin(numpy.arange(800) / 7) * numpy.exp(-numpy.arange(800) / 200)
+    for beat in range(15):
+        clicks[11025 + beat * 22050:][:800] = burst
+    clip = write_wav(tmp_path / "clicks.wav", clicks)
+    tree = '{"pattern": "beat", "before_ms": 0, "after_ms": 0}'
+    vamp("mask", clip, "--mask", tree, "--npy", tmp_path / "beats.npy")
+    beats = numpy.flatnonzero(numpy.load(tmp_path / "beats.npy")[0] == 0) * 768 / 44100
+    assert len(beats) == 15 and abs(beats - 0.25 - 0.5 * numpy.arange(15)).max() < 0.07
+    for preset in (["--preset", "rhythm"], ["--mask-ratio", 1, "--periodic-prompt", "beat"]):
+        vamp("mask", clip, *preset, "--seed", 3, "--npy", tmp_path / "heard.npy")
+        vamp("mask", clip, *preset, "--periodic-prompt", 29, "--seed", 3, "--npy", tmp_path / "told.npy")
+        assert (numpy.load(tmp_path / "heard.npy") == numpy.load(tmp_path / "told.npy")).all()
+    vamp("mask", clip, "--mask", '{"pattern": "adaptive", "ratio": 0.2}', "--npy", tmp_path / "loud.npy")
+    loud = numpy.load(tmp_path / "loud.npy")
+    assert loud[0].sum() == round(0.2 * loud.shape[1])
+
+
+def test_what_listens_needs_a_clip(vamp):
+    for mask_text in ('{"pattern": "onset"}', '{"preset": "rhythm"}', '{"periodic_prompt": "beat"}'):
+        assert "listens" in vamp("mask", "--frames", 50, "--mask", mask_text, code=2).stderr
+
+
 def test_pictures(vamp, tmp_path):
     vamp("mask", "--frames", 200, "--png", tmp_path / "m.png", "--svg", tmp_path / "m.svg")
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG\r\n")

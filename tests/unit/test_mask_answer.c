@@ -16,7 +16,7 @@ static const char *const specs[] = {
     "{}",
     "{\"preset\": \"subtle\"}",
     "{\"preset\": \"creative\", \"prefix_s\": 1, \"suffix_s\": 0.3}",
-    "{\"preset\": \"rhythm\"}",
+    "{\"preset\": \"rhythm\", \"periodic_prompt\": 29}",
     "{\"preset\": \"texture\"}",
     "{\"preset\": \"vampnet/improvise\"}",
     "{\"preset\": \"vampnet/generate\"}",
