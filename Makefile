@@ -34,7 +34,8 @@ endif
 
 pkg_cflags = $(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null)
 pkg_libs = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
-LIBS = $(call pkg_libs,$(ENGINE_LIBS)) -ldnnl -lgomp -lm
+ENGINE_LINK = $(call pkg_libs,$(ENGINE_LIBS)) -lm
+LIBS = $(ENGINE_LINK) -ldnnl -lgomp
 override CFLAGS += $(call pkg_cflags,$(ENGINE_LIBS) $(SERVER_LIBS))
 
 # One room, one folder: every .c in it is built. The command line is engine's front door.
@@ -121,20 +122,21 @@ check-asan: ## unit tests and the command line's under address and undefined beh
 pytest-asan: build
 	$(PYTEST) tests/cli
 
-# The engine alone, compiled by clang with coverage for the fuzzer; the CPU backend stays out.
+# Engine and server as an archive compiled by clang with coverage for the fuzzer, of which a target takes what it
+# needs; the CPU backend stays out.
 SECONDS ?= 60
 fuzz: ## every fuzz target for SECONDS=60 each (clang)
 	@$(MAKE) --no-print-directory CC=$(CLANG) BUILD=$(BUILD)-fuzz SANITIZE=fuzzer-no-link,address,undefined \
 	  WARN=-w CFLAGS="-O1 -g" fuzz-run
 
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
-$(BUILD)/libengine.a: $(call obj,$(ENGINE_SRC))
+$(BUILD)/libengine.a: $(call obj,$(ENGINE_SRC) $(SERVER_SRC))
 	@rm -f $@
 	ar rcs $@ $^
 
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libengine.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(call pkg_libs,$(SERVER_LIBS)) $(ENGINE_LINK) -o $@
 
 fuzz-run: $(FUZZ_BIN)
 	@for t in $(FUZZ_BIN); do \
