@@ -7,11 +7,11 @@
  * output once, the two convolutions and the activations between them never leave the cache, and one
  * primitive a layer serves every length. Four ways, chosen by shape:
  *
- *   CHANNELS    few channels: our own kernel, channel-first, vectors along time. oneDNN's kernels put
- *               channels into lanes: measured 46 GFLOP/s for 4 channels, where this reaches several times
- * that. TILE        everything else of stride 1: a oneDNN convolution of fixed size. GATHER      strided:
- * each window is one contiguous run of the input, so rows are copied and multiplied. TRANSPOSED  one product
- * gives all taps of all input rows; overlapping taps are added.
+ * - CHANNELS, few channels: our own kernel, channel-first, vectors along time. oneDNN's kernels put channels
+ *   into lanes: measured 46 GFLOP/s for 4 channels, where this reaches several times that.
+ * - TILE, everything else of stride 1: a oneDNN convolution of fixed size.
+ * - GATHER, strided: each window is one run of the input, so rows are copied and multiplied.
+ * - TRANSPOSED: one product gives all taps of all input rows; overlapping taps are added.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -43,7 +43,6 @@ struct job {
   double work, work_done; /* in frames of one coarse step, for progress and order */
   double phase_began;     /* seconds */
   struct vamp_result *result;
-  bool cancelled;
   struct event_node *last_event; /* room for the event that ends it: that one must not fail */
   struct job *next;
 };

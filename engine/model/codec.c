@@ -167,7 +167,7 @@ int codec_encode(struct codec *codec, int count, const int64_t *frames, const fl
                            sizeof *codes * (size_t)total * (size_t)config->n_codebooks);
   }
   if (status) {
-    vamp_fail(error, status, "encoding failed on the device");
+    vamp_fail(error, status, "encoding: %s", vamp_device_trouble(status));
   }
 done:
   free(from.offsets);
@@ -230,7 +230,7 @@ int codec_decode(struct codec *codec, int count, const int64_t *frames, const in
     status = ops->download(device, samples, x, sizeof *samples * (size_t)level_rows(&from));
   }
   if (status) {
-    vamp_fail(error, status, "decoding failed on the device");
+    vamp_fail(error, status, "decoding: %s", vamp_device_trouble(status));
   }
 done:
   free(from.offsets);

@@ -270,7 +270,7 @@ static int forward(struct transformer *t, const struct vamp_packing *packing,
     status =
         device->ops->rms_norm(device, t->norm, rows, t->config.embedding_dim, t->x.memory, t->act.memory);
   }
-  return status ? vamp_fail(error, status, "the transformer failed on the device") : 0;
+  return status ? vamp_fail(error, status, "generating: %s", vamp_device_trouble(status)) : 0;
 }
 
 int transformer_step(struct transformer *t, const struct vamp_packing *packing,
@@ -288,7 +288,7 @@ int transformer_step(struct transformer *t, const struct vamp_packing *packing,
     status =
         device->ops->remask(device, config->n_codebooks, predicted, config->vocab_size, packing, sequences);
   }
-  return status ? vamp_fail(error, status, "sampling failed on the device") : 0;
+  return status ? vamp_fail(error, status, "sampling: %s", vamp_device_trouble(status)) : 0;
 }
 
 int transformer_logits(struct transformer *t, const int32_t *tokens, int frames, float *logits,

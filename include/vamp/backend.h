@@ -199,6 +199,11 @@ struct vamp_device {
   void (*close)(struct vamp_device *device);
 };
 
+/* What went wrong in an operation, for a message: operations return a status and no text. */
+static inline const char *vamp_device_trouble(int status) {
+  return status == VAMP_MEMORY ? "out of memory on the device" : "the device failed";
+}
+
 struct vamp_device_options {
   enum vamp_precision precision;
   bool precision_given; /* false: the backend takes the fastest the hardware has */
