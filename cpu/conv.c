@@ -29,14 +29,6 @@ void cpu_conv_free(struct cpu_conv *conv) {
   free(conv);
 }
 
-static float *copy_floats(const float *from, size_t count) {
-  float *to = cpu_allocate(sizeof *to * (count + 16));
-  if (to) {
-    memcpy(to, from, sizeof *to * count);
-  }
-  return to;
-}
-
 /* [out, in, kernel] -> [out, kernel * in], the order of channels in a window of rows; transposed:
  * [in, out, kernel] -> [kernel * out, in], all taps of an input row. */
 static int conv_linear(struct vamp_device *device, struct cpu_conv *c, const float *weight,
@@ -81,7 +73,7 @@ int cpu_conv_make(struct vamp_device *base, const struct vamp_conv_shape *shape,
   c->shape = *shape;
   c->rows = rows;
   if (bias) {
-    c->bias = copy_floats(bias, (size_t)shape->out_channels);
+    c->bias = cpu_copy_floats(bias, (size_t)shape->out_channels);
     if (!c->bias) {
       vamp_fail(error, VAMP_MEMORY, "out of memory");
       goto err;
@@ -95,8 +87,8 @@ int cpu_conv_make(struct vamp_device *base, const struct vamp_conv_shape *shape,
     status = conv_linear(base, c, weight, error);
   } else if ((shape->in_channels < TILE_FEW_CHANNELS || shape->out_channels < TILE_FEW_CHANNELS)) {
     c->way = CPU_CONV_CHANNELS;
-    c->weight =
-        copy_floats(weight, (size_t)shape->in_channels * (size_t)shape->out_channels * (size_t)shape->kernel);
+    c->weight = cpu_copy_floats(weight, (size_t)shape->in_channels * (size_t)shape->out_channels *
+                                            (size_t)shape->kernel);
     status = c->weight ? 0 : vamp_fail(error, VAMP_MEMORY, "out of memory");
   } else {
     c->way = CPU_CONV_TILE;

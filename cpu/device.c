@@ -48,6 +48,14 @@ int cpu_scratch_reserve(struct cpu_device *device, size_t bytes) {
   return 0;
 }
 
+float *cpu_copy_floats(const float *from, size_t count) {
+  float *to = cpu_allocate(sizeof *to * (count + 16));
+  if (to) {
+    memcpy(to, from, sizeof *to * count);
+  }
+  return to;
+}
+
 int64_t cpu_tiles(const struct vamp_packing *packing, int size, struct cpu_tile **tiles) {
   int64_t count = 0;
   for (int s = 0; s < packing->count; s++) {

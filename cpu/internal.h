@@ -55,6 +55,9 @@ static const size_t cpu_row_slack = (size_t)1 << 21;
 
 void *cpu_allocate(size_t bytes); /* 64-byte aligned, freed by free(); NULL when out of memory */
 
+/* A copy with a vector's room behind it; freed by free(), NULL when out of memory. */
+float *cpu_copy_floats(const float *from, size_t count);
+
 enum cpu_kind { CPU_VECTOR, CPU_LINEAR, CPU_CONV, CPU_UNIT, CPU_EMBEDDING, CPU_QUANTIZER };
 
 struct vamp_weight {

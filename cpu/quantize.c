@@ -24,14 +24,6 @@ void cpu_quantizer_free(struct cpu_quantizer *quantizer) {
   free(quantizer);
 }
 
-static float *keep(const float *from, size_t count) {
-  float *to = cpu_allocate(sizeof *to * (count + 16));
-  if (to) {
-    memcpy(to, from, sizeof *to * count);
-  }
-  return to;
-}
-
 /* Rows of each table divided by their norm (at least 1e-12), [codebooks, dimensions, entries]. */
 static void normalise(struct cpu_quantizer *q) {
   size_t entries = (size_t)q->entries, dimensions = (size_t)q->dimensions;
@@ -69,13 +61,13 @@ int cpu_quantizer_create(struct vamp_device *device, int codebooks, int entries,
                               .entries = entries,
                               .dimensions = dimensions,
                               .width = width};
-  q->in_weight = keep(in_weight, c * d * w);
-  q->in_bias = keep(in_bias, c * d);
-  q->table = keep(table, c * e * d);
+  q->in_weight = cpu_copy_floats(in_weight, c * d * w);
+  q->in_bias = cpu_copy_floats(in_bias, c * d);
+  q->table = cpu_copy_floats(table, c * e * d);
   q->directions = cpu_allocate(sizeof(float) * (c * d * e + 16));
   q->half_squares = cpu_allocate(sizeof(float) * (c * e + 16));
   q->out_weight = cpu_allocate(sizeof(float) * (c * d * w + 16));
-  q->out_bias = keep(out_bias, c * w);
+  q->out_bias = cpu_copy_floats(out_bias, c * w);
   if (!q->in_weight || !q->in_bias || !q->table || !q->directions || !q->half_squares || !q->out_weight ||
       !q->out_bias) {
     cpu_quantizer_free(q);
