@@ -41,11 +41,11 @@ override CFLAGS += $(call pkg_cflags,$(ENGINE_LIBS) $(SERVER_LIBS))
 # One room, one folder: every .c in it is built. The command line is engine's front door.
 ENGINE_SRC := $(wildcard engine/*/*.c)
 CPU_SRC := $(wildcard cpu/*.c)
-SERVER_SRC := $(filter-out server/main.c,$(wildcard server/*.c))
+SERVER_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/*/*.c))
 VAMP_SRC := $(wildcard vamp/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
-ALL_SRC := $(wildcard include/*/*.h engine/*/*.[ch] cpu/*.[ch] server/*.[ch] vamp/*.[ch] tests/*/*.[ch] tools/*/*.c)
+ALL_SRC := $(wildcard include/*/*.h engine/*/*.[ch] cpu/*.[ch] server/*.[ch] server/*/*.[ch] vamp/*.[ch] tests/*/*.[ch] tools/*/*.c)
 
 # cpu/simd.c is the vectorised kernels: the same source, once for each instruction set.
 ifeq ($(shell uname -m),x86_64)

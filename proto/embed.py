@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes proto/openapi.yaml as JSON into server/openapi_document.c. Run it after changing the contract:
+"""Writes proto/openapi.yaml as JSON into server/api/openapi_document.c. Run it after changing the contract:
 
     python3 proto/embed.py           (needs python3-yaml; building vampd does not)
     python3 proto/embed.py --check   exits 1 where the C file is out of date
@@ -14,10 +14,10 @@ import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 YAML = os.path.join(HERE, "openapi.yaml")
-TARGET = os.path.join(HERE, "..", "server", "openapi_document.c")
+TARGET = os.path.join(HERE, "..", "server", "api", "openapi_document.c")
 WIDTH = 100
 HEAD = """/* proto/openapi.yaml as JSON: written by proto/embed.py, not by hand. See openapi_document.h. */
-#include "server/openapi_document.h"
+#include "server/api/openapi_document.h"
 
 #include <stddef.h>
 
@@ -39,7 +39,7 @@ def main():
     if sys.argv[1:] == ["--check"]:
         with open(TARGET, encoding="utf-8") as file:
             if file.read() != rendered:
-                sys.exit("server/openapi_document.c is out of date: run proto/embed.py")
+                sys.exit("server/api/openapi_document.c is out of date: run proto/embed.py")
         return
     with open(TARGET, "w", encoding="utf-8") as file:
         file.write(rendered)

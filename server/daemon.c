@@ -27,10 +27,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "server/data_dir.h"
-#include "server/exchange.h"
-#include "server/http.h"
+#include "server/http/exchange.h"
+#include "server/http/http.h"
 #include "server/log.h"
+#include "server/store/data_dir.h"
 
 #define CANCEL_SECONDS 30.0    /* for cancelled jobs to leave: one step of the largest batch */
 #define LINGER_SECONDS 5.0     /* for the last answers to be read */

@@ -17,11 +17,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "server/admission.h"
-#include "server/device.h"
-#include "server/options.h"
-#include "server/watch.h"
-#include "server/work.h"
+#include "server/access/admission.h"
+#include "server/config/options.h"
+#include "server/http/watch.h"
+#include "server/jobs/device.h"
+#include "server/jobs/work.h"
 
 struct MHD_Daemon;
 

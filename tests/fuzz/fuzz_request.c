@@ -14,10 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/base64.h"
-#include "server/json.h"
-#include "server/multipart.h"
-#include "server/negotiate.h"
+#include "server/http/base64.h"
+#include "server/http/json.h"
+#include "server/http/multipart.h"
+#include "server/http/negotiate.h"
 #include "vamp/request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -12,14 +12,14 @@
 
 #include <cmocka.h>
 
-#include "server/admission.h"
-#include "server/answer.h"
-#include "server/base64.h"
-#include "server/json.h"
-#include "server/multipart.h"
-#include "server/negotiate.h"
-#include "server/options.h"
-#include "server/router.h"
+#include "server/access/admission.h"
+#include "server/config/options.h"
+#include "server/http/answer.h"
+#include "server/http/base64.h"
+#include "server/http/json.h"
+#include "server/http/multipart.h"
+#include "server/http/negotiate.h"
+#include "server/http/router.h"
 
 /* ---- base64 ----------------------------------------------------------------------------------------------
  */

@@ -14,9 +14,9 @@
 
 #include <cmocka.h>
 
+#include "server/http/watch.h"
+#include "server/jobs/work.h"
 #include "server/log.h"
-#include "server/watch.h"
-#include "server/work.h"
 
 #define PATIENCE 10.0 /* seconds, for a loaded machine */
 

@@ -6,8 +6,8 @@
 
 #include <jansson.h>
 
-#include "server/answer.h"
-#include "server/exchange.h"
+#include "server/http/answer.h"
+#include "server/http/exchange.h"
 #include "vamp/request.h"
 
 /* Vampd-Seed and Vampd-Density, -Density-Coarse, -Density-Codebooks from a mask document. */

@@ -3,10 +3,10 @@
  * anything. The same parameters as POST /v1/vamp, so that a page can show a mask and then send the very same
  * document to be heard.
  */
-#include "server/describe.h"
-#include "server/input.h"
-#include "server/negotiate.h"
-#include "server/router.h"
+#include "server/api/describe.h"
+#include "server/api/input.h"
+#include "server/http/negotiate.h"
+#include "server/http/router.h"
 
 /* Body -> variation. On failure the exchange has its answer. */
 static int prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,

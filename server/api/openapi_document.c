@@ -1,5 +1,5 @@
 /* proto/openapi.yaml as JSON: written by proto/embed.py, not by hand. See openapi_document.h. */
-#include "server/openapi_document.h"
+#include "server/api/openapi_document.h"
 
 #include <stddef.h>
 

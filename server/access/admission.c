@@ -1,5 +1,5 @@
 /* Admission: see admission.h. */
-#include "server/admission.h"
+#include "server/access/admission.h"
 
 void vampd_admission_init(struct vampd_admission *admission, int max_jobs, size_t max_bytes) {
   *admission = (struct vampd_admission){.max_jobs = max_jobs, .max_bytes = max_bytes, .average_seconds = 1};

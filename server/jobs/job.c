@@ -9,7 +9,7 @@
  * waits until the submitter has noted the id and dropped the samples. The device thread takes no lock: it
  * notes the event and hands the job to a worker.
  */
-#include "server/job.h"
+#include "server/jobs/job.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,5 +1,5 @@
 /* The data folder: see data_dir.h. */
-#include "server/data_dir.h"
+#include "server/store/data_dir.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* The table of what is served: see router.h. */
-#include "server/router.h"
+#include "server/http/router.h"
 
 #include <stddef.h>
 #include <string.h>

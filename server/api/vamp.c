@@ -10,10 +10,10 @@
  */
 #include <stdlib.h>
 
-#include "server/describe.h"
-#include "server/input.h"
-#include "server/negotiate.h"
-#include "server/router.h"
+#include "server/api/describe.h"
+#include "server/api/input.h"
+#include "server/http/negotiate.h"
+#include "server/http/router.h"
 
 static int choose_output(struct vampd_exchange *exchange, const struct vampd_input *input,
                          const struct vamp_request *request) {

@@ -10,16 +10,16 @@
  * Memory. A body grows as its bytes arrive, not as its Content-Length promises, and every growth is taken
  * out of a budget for all connections together.
  */
-#include "server/exchange.h"
+#include "server/http/exchange.h"
 
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/http/negotiate.h"
+#include "server/http/router.h"
 #include "server/log.h"
-#include "server/negotiate.h"
-#include "server/router.h"
 
 #define FIRST_CAPACITY ((size_t)64 << 10)
 #define MAX_DISCARD ((size_t)16 << 20) /* beyond the limit, of a body without a Content-Length */

@@ -8,7 +8,7 @@
  *
  * The pool has two threads: all they do is copy bytes, and what takes time is done by the workers.
  */
-#include "server/http.h"
+#include "server/http/http.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "server/exchange.h"
+#include "server/http/exchange.h"
 #include "server/log.h"
 
 #define POOL_THREADS 2

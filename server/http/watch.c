@@ -8,7 +8,7 @@
  * A client that closes only its sending half (shutdown(SHUT_WR)) counts as gone, as in other servers: it
  * cannot be told from one that has vanished.
  */
-#include "server/watch.h"
+#include "server/http/watch.h"
 
 #include <poll.h>
 #include <pthread.h>

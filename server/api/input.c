@@ -2,16 +2,16 @@
  * The body of a request: see input.h. Runs on a worker: finding a boundary in 64 MiB, or reading as much
  * base64, takes longer than an HTTP thread may.
  */
-#include "server/input.h"
+#include "server/api/input.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/base64.h"
-#include "server/json.h"
-#include "server/multipart.h"
-#include "server/negotiate.h"
+#include "server/http/base64.h"
+#include "server/http/json.h"
+#include "server/http/multipart.h"
+#include "server/http/negotiate.h"
 
 /* Samples of one decoded clip, all channels together: 2^27 floats are 512 MiB, ten minutes of stereo at
  * 96 kHz. Each worker holds at most one. */

@@ -6,7 +6,7 @@
  * a tie. A range that cannot be read is skipped: a header we do not understand is no reason to refuse an
  * answer that another range in it admits.
  */
-#include "server/negotiate.h"
+#include "server/http/negotiate.h"
 
 #include <stddef.h>
 #include <stdio.h>

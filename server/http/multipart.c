@@ -9,7 +9,7 @@
  *
  * A part's data ends at the first CRLF--BOUNDARY. The search is memmem, which is linear in glibc.
  */
-#include "server/multipart.h"
+#include "server/http/multipart.h"
 
 #include <stdbool.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
  * counting what will become an allocation. The scan only needs to know strings from structure; everything
  * else about the grammar is jansson's business.
  */
-#include "server/json.h"
+#include "server/http/json.h"
 
 #include <stdbool.h>
 

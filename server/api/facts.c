@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/exchange.h"
-#include "server/openapi_document.h"
-#include "server/router.h"
+#include "server/api/openapi_document.h"
+#include "server/http/exchange.h"
+#include "server/http/router.h"
 #include "vamp/mask.h"
 
 static json_t *describe_model(const struct vampd *daemon, const struct vampd_device_facts *facts) {

@@ -12,10 +12,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "server/answer.h"
 #include "server/daemon.h"
-#include "server/job.h"
-#include "server/work.h"
+#include "server/http/answer.h"
+#include "server/jobs/job.h"
+#include "server/jobs/work.h"
 
 struct MHD_Connection;
 struct vampd_route;

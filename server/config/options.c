@@ -5,7 +5,7 @@
  * be read through the same rows. getopt_long is not used: it prints its own messages and keeps its
  * position in globals.
  */
-#include "server/options.h"
+#include "server/config/options.h"
 
 #include <errno.h>
 #include <stdlib.h>

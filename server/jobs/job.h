@@ -12,8 +12,8 @@
 #ifndef VAMPD_JOB_H
 #define VAMPD_JOB_H
 
-#include "server/device.h"
-#include "server/work.h"
+#include "server/jobs/device.h"
+#include "server/jobs/work.h"
 #include "vamp/request.h"
 
 struct vampd_job;

@@ -4,7 +4,7 @@
  * Our own, because it is forty lines and the libraries at hand skip what they do not know: a decoder
  * that ignores stray characters turns a truncated or doubly encoded upload into noise instead of an error.
  */
-#include "server/base64.h"
+#include "server/http/base64.h"
 
 #include <stdint.h>
 #include <stdlib.h>

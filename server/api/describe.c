@@ -1,10 +1,10 @@
 /* The parts that answers share: see describe.h. */
-#include "server/describe.h"
+#include "server/api/describe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "server/base64.h"
+#include "server/http/base64.h"
 
 static const char *media_type_of(enum vampd_picture picture) {
   return picture == VAMPD_PICTURE_PNG ? "image/png" : "image/svg+xml";

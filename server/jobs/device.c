@@ -12,7 +12,7 @@
  * A lost device is the end of the daemon, not of the thread: it keeps turning so that every job, also one
  * submitted at this moment, gets its FAILED event, until main has answered everyone and stops it.
  */
-#include "server/device.h"
+#include "server/jobs/device.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,8 +20,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "server/jobs/work.h"
 #include "server/log.h"
-#include "server/work.h"
 
 #define GATHER_SECONDS 0.1
 #define GATHER_TURN 0.002

@@ -1,12 +1,12 @@
 /* Answers and problems: see answer.h. */
-#include "server/answer.h"
+#include "server/http/answer.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/json.h"
+#include "server/http/json.h"
 
 static const struct {
   int status;

@@ -1,6 +1,6 @@
 /* The worker pool: see work.h. Two lists, a mutex, a condition: the tasks take milliseconds, so anything
  * finer than one lock would be of no use. */
-#include "server/work.h"
+#include "server/jobs/work.h"
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -11,7 +11,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "server/exchange.h"
+#include "server/http/exchange.h"
 #include "vamp/audio.h"
 #include "vamp/request.h"
 
