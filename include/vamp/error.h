@@ -19,6 +19,7 @@ enum vamp_status {
   VAMP_DEVICE = -6,      /* the compute device failed */
   VAMP_BUSY = -7,        /* a bounded queue is full: try again later */
   VAMP_CANCELLED = -8,   /* the caller cancelled the work */
+  VAMP_SPACE = -9,       /* the disk, or the share of it that may be used, is full */
 };
 
 struct vamp_error {
