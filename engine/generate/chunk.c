@@ -37,6 +37,15 @@ void job_steps(const struct job *job, int *step, int *steps) {
   }
 }
 
+float job_committed(const struct job *job) {
+  int64_t total = 0, masked = 0;
+  for (int c = 0; c < job->chunk_count; c++) {
+    total += job->chunks[c].total;
+    masked += job->chunks[c].sequence.masked;
+  }
+  return job->chunk_count == 0 ? 0 : total == 0 ? 1 : (float)(total - masked) / (float)total;
+}
+
 static int64_t chunk_frames(const struct job *job, const struct vamp_codec_config *codec) {
   if (job->task != VAMP_TASK_VARIATION) {
     return job->frames;

@@ -18,6 +18,11 @@ double job_now(void) {
 
 /* ---- making and checking -------------------------------------------------------------------------- */
 
+static int64_t frames_of(size_t samples, const struct vamp_model_config *config) {
+  size_t hop = (size_t)config->codec.hop_length;
+  return (int64_t)(samples / hop + (samples % hop != 0));
+}
+
 static int check_tokens(const struct vamp_job *s, const struct vamp_model_config *config,
                         struct vamp_error *error) {
   size_t count = (size_t)s->codebooks * (size_t)s->frames;
@@ -35,13 +40,22 @@ static int check_tokens(const struct vamp_job *s, const struct vamp_model_config
   return 0;
 }
 
+/* Whether the way begins with samples; otherwise with codes. */
+static bool starts_from_samples(const struct vamp_job *s) {
+  return s->task == VAMP_TASK_ENCODE || (s->task == VAMP_TASK_VARIATION && !s->codes);
+}
+
 static int check(const struct vamp_job *s, const struct vamp_model_config *config, int64_t frames,
                  int64_t max_frames, struct vamp_error *error) {
-  bool from_samples = s->task == VAMP_TASK_VARIATION || s->task == VAMP_TASK_ENCODE;
+  bool from_samples = starts_from_samples(s);
   bool stage = s->task == VAMP_TASK_COARSE || s->task == VAMP_TASK_FINE;
   int codebooks = s->task == VAMP_TASK_COARSE ? config->coarse.n_codebooks : config->codec.n_codebooks;
   if (frames < 1) {
     return vamp_fail(error, VAMP_INVALID, from_samples ? "the clip holds no samples" : "there are no frames");
+  }
+  if (s->task == VAMP_TASK_VARIATION && !from_samples && frames != frames_of(s->sample_count, config)) {
+    return vamp_fail(error, VAMP_INVALID, "%lld frames of codes for %zu samples", (long long)frames,
+                     s->sample_count);
   }
   if (frames > max_frames) {
     return vamp_fail(error, VAMP_LIMIT, "%lld frames: at most %lld in one job", (long long)frames,
@@ -91,7 +105,7 @@ static double job_work(const struct job *job) {
   case VAMP_TASK_VARIATION:
     break;
   }
-  return frames * (encode_cost + decode_cost +
+  return frames * ((job->samples ? encode_cost : 0) + decode_cost +
                    job->passes * (job->sampling.coarse_steps + fine_cost * job->sampling.fine_steps));
 }
 
@@ -123,7 +137,7 @@ static int copy_submission(const struct vamp_job *s, struct job *job) {
   if (!job->result || !job->codes) {
     return VAMP_MEMORY;
   }
-  if (s->task == VAMP_TASK_VARIATION || s->task == VAMP_TASK_ENCODE) {
+  if (starts_from_samples(s)) {
     job->samples = malloc(sizeof *job->samples * s->sample_count);
     if (!job->samples) {
       return VAMP_MEMORY;
@@ -144,12 +158,8 @@ static int copy_submission(const struct vamp_job *s, struct job *job) {
 
 int job_make(const struct vamp_job *submission, const struct vamp_model_config *config, int64_t max_frames,
              struct job **out, struct vamp_error *error) {
-  bool from_samples = submission->task == VAMP_TASK_VARIATION || submission->task == VAMP_TASK_ENCODE;
-  size_t hop = (size_t)config->codec.hop_length;
-  int64_t frames = submission->frames;
-  if (from_samples) {
-    frames = (int64_t)(submission->sample_count / hop + (submission->sample_count % hop != 0));
-  }
+  bool from_samples = starts_from_samples(submission);
+  int64_t frames = from_samples ? frames_of(submission->sample_count, config) : submission->frames;
   int status = check(submission, config, frames, max_frames, error);
   if (status) {
     return status;
@@ -161,11 +171,13 @@ int job_make(const struct vamp_job *submission, const struct vamp_model_config *
   job->task = submission->task;
   job->user = submission->user;
   job->client = submission->client;
+  job->weight = submission->weight > 0 ? submission->weight : 1;
   job->sampling = submission->sampling;
   job->frames = frames;
   job->codebooks =
       submission->task == VAMP_TASK_COARSE ? config->coarse.n_codebooks : config->codec.n_codebooks;
-  job->sample_count = from_samples ? submission->sample_count : 0;
+  bool has_samples = from_samples || submission->task == VAMP_TASK_VARIATION;
+  job->sample_count = has_samples ? submission->sample_count : 0;
   job->passes = submission->task == VAMP_TASK_VARIATION ? submission->passes
                 : submission->task == VAMP_TASK_COARSE || submission->task == VAMP_TASK_FINE ? 1
                                                                                              : 0;
@@ -258,7 +270,8 @@ static enum vamp_phase following(const struct job *job) {
     return job->task == VAMP_TASK_DECODE   ? VAMP_DECODING
            : job->task == VAMP_TASK_COARSE ? VAMP_COARSE
            : job->task == VAMP_TASK_FINE   ? VAMP_FINE
-                                           : VAMP_ENCODING;
+           : job->samples                  ? VAMP_ENCODING
+                                           : VAMP_COARSE;
   case VAMP_ENCODING:
     return job->task == VAMP_TASK_ENCODE ? VAMP_FINISHED : VAMP_COARSE;
   case VAMP_COARSE:
@@ -282,7 +295,7 @@ static int leave_phase(struct job *job, struct vamp_model *model, double now, st
   switch (job->phase) {
   case VAMP_QUEUED:
     r->seconds.queued = spent;
-    if (job->task != VAMP_TASK_VARIATION && job->task != VAMP_TASK_ENCODE) {
+    if (!job->samples) {
       status = keep_codes(job, &r->codes_before, error);
     }
     break;

@@ -26,12 +26,13 @@ struct job {
   uint64_t id;
   void *user;
   uint32_t client;
+  float weight;
   struct client *owner; /* of that number; NULL where there was no memory for it: only fairness suffers */
   enum vamp_task task;
   struct vamp_sampling sampling;
   int codebooks; /* rows of codes and masks */
   int64_t frames;
-  float *samples; /* [sample_count]; the input, NULL once encoded */
+  float *samples; /* [sample_count]; the input, NULL once encoded, or where it came encoded */
   size_t sample_count;
   int32_t *codes;                       /* [frames, codebooks] */
   int passes, pass;                     /* all, current */
@@ -78,6 +79,8 @@ void chunk_finish_step(struct chunk *chunk);
 int chunk_steps(const struct job *job);
 /* Steps done by the chunk that is furthest behind, and of the stage; 0 and 0 in other phases. */
 void job_steps(const struct job *job, int *step, int *steps);
+/* Share of the stage's masked tokens that are fixed; 0 in other phases. */
+float job_committed(const struct job *job);
 
 /* What a frame of this phase costs, in frames of one coarse step. */
 double job_phase_cost(enum vamp_phase phase);

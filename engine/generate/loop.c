@@ -34,6 +34,7 @@ struct vamp_loop {
   struct client *clients;
   struct event_node *events, **events_end;
   bool lost; /* the device failed */
+  struct vamp_loop_turn last;
 };
 
 /* ---- submissions ---------------------------------------------------------------------------------- */
@@ -213,6 +214,7 @@ static struct vamp_event *add_event(struct vamp_loop *loop, struct job *job, enu
   node->event.user = job->user;
   node->event.phase = job->phase;
   job_steps(job, &node->event.step, &node->event.steps);
+  node->event.committed = job_committed(job);
   node->event.progress = (float)(job->work_done < job->work ? job->work_done / job->work : 1.0);
   return &node->event;
 }
@@ -347,20 +349,16 @@ static void take_incoming(struct vamp_loop *loop) {
   free(cancels);
 }
 
-/* Counts the work of every item towards its job and client. */
-static void account(const struct turn *turn) {
+/* For whoever measures. */
+static void note(struct vamp_loop *loop, const struct turn *turn) {
+  loop->last = (struct vamp_loop_turn){.phase = turn->kind, .sequences = turn->count, .rows = turn->rows};
   for (int i = 0; i < turn->count; i++) {
-    struct job *job = turn->jobs[i];
-    int64_t rows = turn->kind == VAMP_COARSE || turn->kind == VAMP_FINE ? job->chunks[turn->chunks[i]].frames
-                                                                        : turn->codec[i].segment.frames;
-    double cost = (double)rows * job_phase_cost(turn->kind);
-    struct client *client = job->owner;
-    job->work_done += cost;
-    if (client) {
-      client->served += cost;
-      client->turns += i == 0 || job->client != turn->jobs[i - 1]->client;
-    }
+    loop->last.cost += turn_cost(turn, i);
   }
+}
+
+void vamp_loop_last_turn(const struct vamp_loop *loop, struct vamp_loop_turn *turn) {
+  *turn = loop->last;
 }
 
 /* A failed turn fails the jobs in it. */
@@ -383,7 +381,8 @@ static int run_turn(struct vamp_loop *loop, struct vamp_error *failure) {
     loop->lost = status == VAMP_DEVICE;
     fail_turn(loop, &turn, failure);
   } else {
-    account(&turn);
+    note(loop, &turn);
+    turn_account(&turn);
     for (int i = 0; i < turn.count && !loop->lost; i++) {
       if (i == 0 || turn.jobs[i] != turn.jobs[i - 1]) {
         advance(loop, turn.jobs[i], failure);

@@ -10,8 +10,9 @@
 struct client {
   uint32_t id;
   double served;
-  unsigned turns; /* it had a part in: even, its shortest job goes first; odd, its oldest */
+  double lead; /* what its long jobs had more than its short ones: see turn.c */
   int jobs;
+  int64_t riding; /* rows it has in a turn that is being planned and is not its own */
   struct client *next;
 };
 
@@ -19,6 +20,8 @@ struct client {
 struct turn {
   enum vamp_phase kind;
   int64_t rows, room;
+  int64_t own;       /* rows of the leader's client, without those of its much longer jobs */
+  bool oldest_first; /* the leader was chosen for its age */
   int count;
   struct job **jobs;             /* [count]: whose work item i is */
   int *chunks;                   /* [count]: coarse and fine */
@@ -29,6 +32,10 @@ struct turn {
  * there is no work. */
 void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active);
 void turn_free(struct turn *turn);
+
+/* After it ran: counts its work towards its jobs and clients. */
+void turn_account(const struct turn *turn);
+double turn_cost(const struct turn *turn, int item);
 
 /* Runs it and moves its jobs on by a segment or a step. */
 int turn_run(struct turn *turn, struct vamp_model *model, struct vamp_error *error);

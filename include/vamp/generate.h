@@ -42,7 +42,7 @@ void vamp_sampling_defaults(struct vamp_sampling *sampling);
 int32_t vamp_schedule_keep_masked(int step, int steps, int32_t total, int32_t now);
 
 enum vamp_task {
-  VAMP_TASK_VARIATION, /* samples -> encode -> passes of (coarse, fine) -> decode -> samples */
+  VAMP_TASK_VARIATION, /* samples (or codes) -> encode -> passes of (coarse, fine) -> decode -> samples */
   VAMP_TASK_ENCODE,    /* samples -> codes */
   VAMP_TASK_DECODE,    /* codes -> samples */
   VAMP_TASK_COARSE,    /* codes [coarse codebooks, frames] + one mask -> codes: one sequence, as it is */
@@ -54,13 +54,16 @@ struct vamp_job {
   enum vamp_task task;
   const float *samples; /* [sample_count] mono at the model's rate; VARIATION, ENCODE */
   size_t sample_count;
-  const int32_t *codes; /* [codebooks, frames]; DECODE, COARSE, FINE */
+  /* [codebooks, frames]; DECODE, COARSE, FINE, and VARIATION of a clip that has been encoded before: then
+   * `samples` is NULL, `sample_count` that of the clip, and the result is the same to the bit. */
+  const int32_t *codes;
   int codebooks;
   int frames;
   int passes; /* 1 .. VAMP_MASK_MAX_PASSES; VARIATION. COARSE and FINE take one */
   struct vamp_mask masks[VAMP_MASK_MAX_PASSES]; /* each [codebooks, frames of the clip] */
   struct vamp_sampling sampling;
   uint32_t client; /* for fairness: turns are dealt between clients first, then between their jobs */
+  float weight;    /* of the client, > 0: twice the weight, twice the share; 0 stands for 1 */
   void *user;      /* handed back with every event */
 };
 
@@ -93,6 +96,7 @@ struct vamp_event {
   enum vamp_phase phase;
   float progress;             /* 0 .. 1 over the whole job */
   int step, steps;            /* COARSE, FINE: steps done by the chunk furthest behind, and all; else 0 */
+  float committed;            /* COARSE, FINE: share of this stage's masked tokens that are fixed; else 0 */
   struct vamp_result *result; /* DONE: the receiver's */
   struct vamp_error error;    /* FAILED */
 };
@@ -125,6 +129,17 @@ int vamp_loop_step(struct vamp_loop *loop, struct vamp_error *error);
 void vamp_loop_wait(struct vamp_loop *loop, double seconds);
 /* Any thread. */
 void vamp_loop_wake(struct vamp_loop *loop);
+
+/* What the last turn of vamp_loop_step ran, for whoever measures. */
+struct vamp_loop_turn {
+  enum vamp_phase phase;
+  int sequences;
+  int64_t rows; /* positions: frames of all sequences */
+  double cost;  /* rows, in frames of one coarse step */
+};
+
+/* Loop thread. */
+void vamp_loop_last_turn(const struct vamp_loop *loop, struct vamp_loop_turn *turn);
 
 /* Loop thread. Takes the oldest event: 1, or 0 where there is none. */
 int vamp_loop_next_event(struct vamp_loop *loop, struct vamp_event *event);

@@ -396,6 +396,124 @@ static void a_short_job_does_not_wait_for_a_long_one(void **state) {
   close_fixture(&f);
 }
 
+/* Work done by the turns of the loop until the job of `user` is done; *largest is the most of one turn. */
+static double work_until_done(struct fixture *f, const void *user, double *largest) {
+  struct vamp_event event;
+  double work = 0;
+  for (bool done = false; !done;) {
+    struct vamp_loop_turn turn;
+    assert_int_equal(vamp_loop_step(f->loop, NULL), 1);
+    vamp_loop_last_turn(f->loop, &turn);
+    work += turn.cost;
+    *largest = turn.cost > *largest ? turn.cost : *largest;
+    while (vamp_loop_next_event(f->loop, &event)) {
+      done = done || (event.type == VAMP_EVENT_DONE && event.user == user);
+      vamp_result_free(event.result);
+    }
+  }
+  return work;
+}
+
+/* In work and not in turns: a turn must not be filled up with the others', be they one client's many jobs, or
+ * the client's own long ones. */
+static void a_short_job_takes_twice_its_time_and_a_step(void **state) {
+  (void)state;
+  struct fixture f;
+  struct material long_one, short_one;
+  uint64_t id;
+  open_fixture(&f, VAMP_PRECISION_FP32, 2, NULL);
+  f.device->step_rows = 600;
+  f.device->codec_rows = 600;
+  make_material(&long_one, 0, 3000);
+  make_material(&short_one, 1, 100);
+  double largest = 0;
+  assert_int_equal(vamp_loop_submit(f.loop, &short_one.job, &id, NULL), 0);
+  double alone = work_until_done(&f, short_one.job.user, &largest);
+  for (int kind = 0; kind < 3; kind++) {
+    short_one.job.client = kind == 0 ? 0 : 9;
+    for (int i = 0; i < (kind == 2 ? 6 : 1); i++) {
+      long_one.job.user = (void *)(intptr_t)(100 + i);
+      assert_int_equal(vamp_loop_submit(f.loop, &long_one.job, &id, NULL), 0);
+    }
+    largest = 0;
+    for (int i = 0; i < 5; i++) {
+      struct vamp_loop_turn turn;
+      assert_int_equal(vamp_loop_step(f.loop, NULL), 1);
+      vamp_loop_last_turn(f.loop, &turn);
+      largest = turn.cost > largest ? turn.cost : largest;
+    }
+    assert_int_equal(vamp_loop_submit(f.loop, &short_one.job, &id, NULL), 0);
+    double beside = work_until_done(&f, short_one.job.user, &largest);
+    assert_true(beside <= 2.05 * alone + largest);
+    while (vamp_loop_step(f.loop, NULL) == 1) {
+      struct vamp_event event;
+      while (vamp_loop_next_event(f.loop, &event)) {
+        vamp_result_free(event.result);
+      }
+    }
+  }
+  free_material(&long_one);
+  free_material(&short_one);
+  close_fixture(&f);
+}
+
+/* Two clients, equal jobs, one of them of three times the weight: it gets three times as much. */
+static void weight_decides_the_share(void **state) {
+  (void)state;
+  struct fixture f;
+  struct material m;
+  struct vamp_event event;
+  uint64_t id;
+  double had[2] = {0, 0};
+  open_fixture(&f, VAMP_PRECISION_FP32, 2, NULL);
+  f.device->step_rows = 100;
+  make_material(&m, 0, 100);
+  m.job.sampling.coarse_steps = 200;
+  for (int client = 0; client < 2; client++) {
+    m.job.client = (uint32_t)client;
+    m.job.weight = client ? 3.0f : 1.0f;
+    m.job.user = (void *)(intptr_t)client;
+    assert_int_equal(vamp_loop_submit(f.loop, &m.job, &id, NULL), 0);
+  }
+  for (int i = 0; i < 100; i++) {
+    assert_int_equal(vamp_loop_step(f.loop, NULL), 1);
+    while (vamp_loop_next_event(f.loop, &event)) {
+      had[(intptr_t)event.user] = (double)event.progress;
+    }
+  }
+  assert_true(had[1] > 2.5 * had[0] && had[1] < 3.5 * had[0]);
+  free_material(&m);
+  close_fixture(&f);
+}
+
+/* A clip that has been encoded before need not be again, and nobody can tell. */
+static void from_codes_as_from_samples(void **state) {
+  (void)state;
+  struct fixture f;
+  struct material m;
+  struct vamp_result *first, *second;
+  open_fixture(&f, VAMP_PRECISION_FP32, 2, NULL);
+  make_material(&m, 2, 150);
+  first = run_one(f.loop, &m);
+  m.job.samples = NULL;
+  m.job.codes = first->codes_before;
+  m.job.codebooks = CODEBOOKS;
+  m.job.frames = 150;
+  second = run_one(f.loop, &m);
+  assert_int_equal(first->sample_count, second->sample_count);
+  assert_memory_equal(first->samples, second->samples, sizeof(float) * first->sample_count);
+  assert_memory_equal(first->codes, second->codes, sizeof(int32_t) * CODEBOOKS * 150);
+  assert_memory_equal(first->codes_before, second->codes_before, sizeof(int32_t) * CODEBOOKS * 150);
+  assert_true(second->seconds.encode == 0);
+  vamp_result_free(second);
+  uint64_t id;
+  m.job.frames = 149; /* not as many as the samples make */
+  assert_int_equal(vamp_loop_submit(f.loop, &m.job, &id, NULL), VAMP_INVALID);
+  vamp_result_free(first);
+  free_material(&m);
+  close_fixture(&f);
+}
+
 /* Two clients whose turns cost the same take them alternately; that must not tie either of them to one
  * half of its own jobs' turns. */
 static void a_long_job_is_not_starved_beside_another_client(void **state) {
@@ -440,8 +558,8 @@ static void a_long_job_is_not_starved_beside_another_client(void **state) {
 /* All clients begin level, so that nothing but the jobs themselves puts them in order. */
 static void level_clients_run_each_job_once_a_turn(void **state) {
   (void)state;
-  enum { JOBS = 3, MOST = 200 };
-  static const int frames[JOBS] = {MOST, 100, 50};
+  enum { JOBS = 3, MOST = 100 };
+  static const int frames[JOBS] = {MOST, 90, 50};
   static const uint32_t clients[JOBS] = {0, 1, 0};
   static const int32_t codes[COARSE * MOST] = {0};
   struct fixture alone, together;
@@ -658,6 +776,9 @@ int main(void) {
       cmocka_unit_test(bytes_do_not_depend_on_the_batch_bf16),
       cmocka_unit_test(segments_join_without_a_seam),
       cmocka_unit_test(a_short_job_does_not_wait_for_a_long_one),
+      cmocka_unit_test(a_short_job_takes_twice_its_time_and_a_step),
+      cmocka_unit_test(weight_decides_the_share),
+      cmocka_unit_test(from_codes_as_from_samples),
       cmocka_unit_test(a_long_job_is_not_starved_beside_another_client),
       cmocka_unit_test(level_clients_run_each_job_once_a_turn),
       cmocka_unit_test(a_cancelled_job_leaves_at_the_next_step),
