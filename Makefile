@@ -13,13 +13,15 @@ CLANG_FORMAT ?= $(shell command -v clang-format-14 || echo clang-format)
 CLANG_TIDY ?= clang-tidy
 CLANG ?= clang
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 # Sanitizers, coverage and the like: make build BUILD=build-asan SANITIZE=address,undefined
 SANITIZE ?=
 
 WARN := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
         -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2
 ENGINE_LIBS := sndfile soxr libebur128 jansson cairo
-SERVER_LIBS := libmicrohttpd
+SERVER_LIBS := libmicrohttpd sqlite3 inih libsodium libseccomp libarchive
 
 CFLAGS ?= -O2 -g
 override CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) -Iinclude -I. -fPIC -pthread -fopenmp-simd -fno-math-errno
@@ -154,6 +156,13 @@ demo: build ## one variation of the bundled clip through vampd, into demo-out/
 bench: $(BUILD)/vamp ## speed of this machine: make bench ARGS="--dims official --repeat 3"
 	$(BUILD)/vamp bench $(ARGS)
 
+$(BUILD)/measure/%: $(BUILD)/obj/tools/measure/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+
+bench-http: build $(BUILD)/measure/bench_http_engine ## vampd at 1, 8 and 64 clients beside the engine alone: ARGS="--rounds 3"
+	$(PYTHON) tools/measure/bench_http --build $(BUILD) $(ARGS)
+
 format: ## formats every .c and .h
 	$(CLANG_FORMAT) -i $(ALL_SRC)
 
@@ -168,12 +177,25 @@ tidy: ## clang-tidy on every .c
 	@printf '%s\n' $(filter %.c,$(ALL_SRC)) | xargs -P $$(nproc) -I FILE \
 	  $(CLANG_TIDY) --quiet FILE -- $(filter-out $(WARN),$(CFLAGS)) -DVAMP_SIMD_SET=baseline
 
-install: build ## vamp, vampd and models/small, below PREFIX=/usr/local
+# Files with @NAME@ in them get the paths; what an operator may have changed is not replaced.
+FILL := sed -e 's|@BINDIR@|$(PREFIX)/bin|g' -e 's|@DATADIR@|$(PREFIX)/share|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' \
+  -e "s|@VERSION@|$$(sed -n 's/^.define VAMPD_VERSION "\(.*\)"/\1/p' server/config/options.h)|g"
+INTO = install -D -m 644 /dev/stdin $(DESTDIR)
+install: build ## binaries, model, man pages, unit, configuration: PREFIX=/usr/local SYSCONFDIR=/etc UNITDIR DESTDIR
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/vamp $(BUILD)/vampd
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/vampd/models/small $(wildcard models/small/*)
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/vampd README.md LICENSE $(wildcard docs/*.md docs/*.png)
+	$(FILL) packaging/vamp.1 | $(INTO)$(PREFIX)/share/man/man1/vamp.1
+	$(FILL) packaging/vampd.8 | $(INTO)$(PREFIX)/share/man/man8/vampd.8
+	$(FILL) packaging/vampd.service.in | $(INTO)$(UNITDIR)/vampd.service
+	$(FILL) packaging/vampd.ini.in | $(INTO)$(PREFIX)/share/doc/vampd/vampd.ini
+	test -e $(DESTDIR)$(SYSCONFDIR)/vampd/vampd.ini || \
+	  $(FILL) packaging/vampd.ini.in | $(INTO)$(SYSCONFDIR)/vampd/vampd.ini
+	test -e $(DESTDIR)$(SYSCONFDIR)/vampd/keys.ini || \
+	  install -D -m 644 packaging/keys.ini $(DESTDIR)$(SYSCONFDIR)/vampd/keys.ini
 
 clean: ## removes build/ and its kin
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
 
-.PHONY: help build unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench format format-check tidy install clean
+.PHONY: help build unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench bench-http format format-check tidy install clean
 -include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d)

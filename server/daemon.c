@@ -7,10 +7,11 @@
  *
  * Stopping, on SIGTERM or SIGINT, in an order that lets nobody down:
  *   1. nobody new is let in: requests that arrive are answered 503, with Connection: close
- *   2. for --grace seconds the jobs in the house may finish and their answers go out
- *   3. then what is left is cancelled, leaves the loop at its next step, and is answered 503
- *   4. with no job left no connection is suspended: answers get a moment to be read, HTTP stops
- *   5. device, workers and watch end
+ *   2. for --grace seconds what runs may finish and its answers go out; no durable job begins
+ *   3. then what is left is cancelled and leaves the loop at its next step: requests are answered 503,
+ * durable jobs stay in the store as queued, for the next daemon
+ *   4. event streams end; with no connection suspended any more, answers get a moment to be read, HTTP stops
+ *   5. device, workers, watch, decoder and store end
  * Should a job still be in the house after step 3 (a device that does not come back from a step), the process
  * ends without the rest: memory is the kernel's to tidy, and a supervisor waits.
  */
@@ -19,6 +20,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -27,16 +29,24 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/config/reload.h"
 #include "server/http/exchange.h"
 #include "server/http/http.h"
+#include "server/jobs/runner.h"
 #include "server/log.h"
+#include "server/notify.h"
 #include "server/store/data_dir.h"
 
 #define CANCEL_SECONDS 30.0    /* for cancelled jobs to leave: one step of the largest batch */
 #define LINGER_SECONDS 5.0     /* for the last answers to be read */
 #define MAX_FRAMES 300000      /* of one job: over an hour; --max-seconds is the usual bound */
 #define MAX_HELD_FRAMES 500000 /* of all jobs: 1.5 GB of samples */
-#define BODIES_AT_ONCE 8       /* of the largest size; the budget for all bodies together */
+#define MAX_RUNNING 96         /* durable jobs on their way at once */
+#define MAX_RUNNING_COST 8e6   /* and their work: three hundred clips of ten seconds with the default steps */
+#define DESK_THREADS 2
+#define TICK_MILLISECONDS 1000
+#define RETENTION_SECONDS 60.0
+#define SPARE_SECONDS 300.0 /* a result may be fetched before it is forgotten for want of space */
 
 static void report(struct vampd *daemon) {
   uint64_t one = 1;
@@ -62,9 +72,10 @@ static int start_device(struct vampd *daemon, struct vamp_error *error) {
   struct vampd_device_options device = {
       .model = options->model,
       .device = vampd_options_device(options),
-      .loop = {.max_jobs = options->max_queue, .max_frames = MAX_FRAMES, .max_held_frames = MAX_HELD_FRAMES},
+      .loop = {.max_jobs = VAMPD_MAX_QUEUE, .max_frames = MAX_FRAMES, .max_held_frames = MAX_HELD_FRAMES},
       .work = daemon->work,
-      .finished = vampd_job_event,
+      .metrics = daemon->metrics,
+      .event = vampd_job_event,
       .failed = device_failed,
       .ready = device_ready,
       .user = daemon,
@@ -77,10 +88,12 @@ static int open_control(struct vampd *daemon, struct vamp_error *error) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   daemon->signals = signalfd(-1, &signals, SFD_CLOEXEC);
   daemon->wake = eventfd(0, EFD_CLOEXEC);
   if (daemon->signals < 0 || daemon->wake < 0 ||
-      getrandom(&daemon->id_key, sizeof daemon->id_key, 0) != (ssize_t)sizeof daemon->id_key) {
+      getrandom(&daemon->id_key, sizeof daemon->id_key, 0) != (ssize_t)sizeof daemon->id_key ||
+      getrandom(&daemon->id_salt, sizeof daemon->id_salt, 0) != (ssize_t)sizeof daemon->id_salt) {
     return vamp_fail(error, VAMP_IO, "The system refused a file descriptor: %s.", strerror(errno));
   }
   return VAMP_OK;
@@ -92,24 +105,79 @@ static int check_options(const struct vampd_options *options, struct vamp_error 
   return vamp_config_read(options->model, &config, error);
 }
 
-static int start(struct vampd *daemon, struct vamp_error *error) {
-  const struct vampd_options *options = &daemon->options;
-  int status = check_options(options, error);
-  if (status == VAMP_OK) {
-    status = open_control(daemon, error);
-  }
-  if (status == VAMP_OK && options->data_dir) {
-    daemon->lock = vampd_data_dir_open(options->data_dir, error);
-    status = daemon->lock < 0 ? daemon->lock : VAMP_OK;
-  }
+static struct vampd_store_limits store_limits(const struct vampd_options *options) {
+  return (struct vampd_store_limits){
+      .max_bytes = (int64_t)options->max_disk_mb << 20,
+      .min_free_bytes = (int64_t)options->min_free_mb << 20,
+      .keep_seconds = 3600.0 * options->keep_hours,
+      .spare_seconds = SPARE_SECONDS,
+  };
+}
+
+static int open_store(struct vampd *daemon, struct vamp_error *error) {
+  struct vampd_store_limits limits = store_limits(&daemon->options);
+  int status = vampd_data_dir_choose(daemon->options.data_dir, daemon->data_dir, error);
   if (status != VAMP_OK) {
     return status;
   }
-  int socket = vampd_http_listen(options, &daemon->port, error);
+  daemon->lock = vampd_data_dir_open(daemon->data_dir, error);
+  return daemon->lock < 0 ? daemon->lock : vampd_store_open(daemon->data_dir, &limits, &daemon->store, error);
+}
+
+/* What jobs go through, but for the device. */
+static int start_house(struct vampd *daemon, struct vamp_error *error) {
+  struct vampd_house_limits limits = {.running = MAX_RUNNING, .running_cost = MAX_RUNNING_COST};
+  int status = vampd_work_create(daemon->options.workers, &daemon->work, error);
+  if (status == VAMP_OK) {
+    status = vampd_work_create(DESK_THREADS, &daemon->desk, error);
+  }
+  if (status == VAMP_OK) {
+    status = vampd_decoder_start(&VAMPD_DECODER_PATIENCE, &daemon->decoder, error);
+  }
+  return status == VAMP_OK ? vampd_house_create(&limits, &daemon->house, error) : status;
+}
+
+static int start_runner(struct vampd *daemon, struct vamp_error *error) {
+  struct vampd_runner_parts parts = {
+      .store = daemon->store,
+      .house = daemon->house,
+      .work = daemon->work,
+      .device = daemon->device,
+      .decoder = daemon->decoder,
+      .metrics = daemon->metrics,
+      .access = daemon->access,
+  };
+  return vampd_runner_create(&parts, &daemon->runner, error);
+}
+
+/* What can be wrong before a port is opened. */
+static int prepare(struct vampd *daemon, struct vamp_error *error) {
+  int status = vampd_access_create(&daemon->access, error);
+  if (status == VAMP_OK) {
+    status = vampd_settings_apply(daemon->settings, daemon->access, &daemon->admission, error);
+  }
+  if (status == VAMP_OK) {
+    status = check_options(&daemon->options, error);
+  }
+  if (status == VAMP_OK) {
+    status = open_control(daemon, error);
+  }
+  if (status == VAMP_OK) {
+    status = vampd_metrics_create(&daemon->metrics, error);
+  }
+  return status == VAMP_OK ? open_store(daemon, error) : status;
+}
+
+static int start(struct vampd *daemon, struct vamp_error *error) {
+  int status = prepare(daemon, error);
+  if (status != VAMP_OK) {
+    return status;
+  }
+  int socket = vampd_http_listen(&daemon->options, &daemon->port, error);
   if (socket < 0) {
     return socket;
   }
-  status = vampd_work_create(options->workers, &daemon->work, error);
+  status = start_house(daemon, error);
   if (status == VAMP_OK) {
     status = vampd_watch_create(vampd_exchange_abandon, &daemon->watch, error);
   }
@@ -117,13 +185,16 @@ static int start(struct vampd *daemon, struct vamp_error *error) {
     status = start_device(daemon, error);
   }
   if (status == VAMP_OK) {
+    status = start_runner(daemon, error);
+  }
+  if (status == VAMP_OK) {
     status = vampd_http_start(daemon, socket, error);
   }
   if (!daemon->http) {
     close(socket);
   }
-  if (status == VAMP_OK && options->data_dir) {
-    status = vampd_data_dir_write_port(options->data_dir, daemon->port, error);
+  if (status == VAMP_OK) {
+    status = vampd_data_dir_write_port(daemon->data_dir, daemon->port, error);
   }
   return status;
 }
@@ -131,68 +202,144 @@ static int start(struct vampd *daemon, struct vamp_error *error) {
 /* The one line that scripts wait for; without the log's time, so that it is easy to find. */
 static void announce(struct vampd *daemon) {
   const struct vampd_device_facts *facts = vampd_device_facts(daemon->device);
-  if (!facts) {
+  struct vamp_error error = {0};
+  if (!facts || daemon->ready) {
     return;
   }
+  if (vampd_runner_begin(daemon->runner, &error) != VAMP_OK) {
+    vampd_log("error: jobs of an earlier run cannot be read: %s", error.message);
+  }
+  daemon->ready = true;
   vampd_log("model %s on %s (%s), %s, loaded in %.3f s", facts->model.name, facts->backend,
             facts->description, facts->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32",
             facts->load_seconds);
-  bool six = strchr(daemon->options.host, ':') != NULL;
-  dprintf(STDERR_FILENO, "vampd listening on http://%s%s%s:%d\n", six ? "[" : "", daemon->options.host,
-          six ? "]" : "", daemon->port);
+  const struct vampd_options *options = &daemon->options;
+  bool six = strchr(options->host, ':') != NULL;
+  char address[128];
+  snprintf(address, sizeof address, "http://%s%s%s:%d", six ? "[" : "", options->host, six ? "]" : "",
+           daemon->port);
+  if (strcmp(options->log_format, "json") == 0) {
+    vampd_log_event("listening", VAMPD_LOG_TEXT("address", address));
+  } else {
+    dprintf(STDERR_FILENO, "vampd listening on %s\n", address);
+  }
+  vampd_notify("READY=1");
 }
 
-/* Sleeps until a signal comes or the device fails. */
+static void retain(struct vampd_task *task) {
+  struct vampd *daemon = (struct vampd *)((char *)task - offsetof(struct vampd, retention));
+  struct vamp_error error = {0};
+  const struct vampd_settings *settings = vampd_configuration_acquire(daemon->configuration);
+  struct vampd_store_limits limits = store_limits(&settings->options);
+  vampd_settings_release(settings);
+  vampd_store_set_limits(daemon->store, &limits);
+  int gone = vampd_store_retain(daemon->store, &error);
+  if (gone < 0) {
+    vampd_log("error: retention: %s", error.message);
+  } else if (gone > 0) {
+    vampd_log("retention: %d finished jobs are forgotten", gone);
+  }
+  daemon->retaining = false;
+}
+
+/* About once a second. */
+static void tick(struct vampd *daemon) {
+  if (!daemon->ready) {
+    return;
+  }
+  vampd_runner_tick(daemon->runner);
+  if (vampd_now() - daemon->retained > RETENTION_SECONDS && !daemon->retaining) {
+    daemon->retained = vampd_now();
+    daemon->retaining = true;
+    daemon->retention.run = retain;
+    vampd_work_push(daemon->desk, &daemon->retention, false);
+  }
+}
+
+/* Reads one signal; false where it is to stop. */
+static bool take_signal(struct vampd *daemon) {
+  struct signalfd_siginfo signal;
+  ssize_t got = read(daemon->signals, &signal, sizeof signal);
+  if (got > 0 && signal.ssi_signo == SIGHUP) {
+    vampd_reload(daemon->configuration, daemon->access, &daemon->admission);
+    daemon->retained = 0; /* with the new limits, soon */
+    return true;
+  }
+  int queued = 0, running = 0;
+  vampd_house_count(daemon->house, &queued, &running);
+  vampd_notify("STOPPING=1");
+  vampd_log("%s: stopping, %d requests and %d durable jobs are running, %d jobs wait for the next start",
+            got > 0 && signal.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM",
+            vampd_admission_jobs(&daemon->admission), running, queued);
+  return false;
+}
+
+/* Until a signal comes or the device fails. */
 static void serve(struct vampd *daemon) {
   struct pollfd control[] = {{.fd = daemon->signals, .events = POLLIN},
                              {.fd = daemon->wake, .events = POLLIN}};
   while (!daemon->failed) {
-    if (poll(control, 2, -1) < 0 && errno != EINTR) {
+    int ready = poll(control, 2, TICK_MILLISECONDS);
+    if (ready < 0 && errno != EINTR) {
       return;
     }
-    if (control[0].revents) {
-      struct signalfd_siginfo signal;
-      ssize_t got = read(daemon->signals, &signal, sizeof signal);
-      vampd_log("%s: stopping, %d jobs in the house",
-                got > 0 && signal.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM",
-                vampd_admission_jobs(&daemon->admission));
+    if (ready > 0 && control[0].revents && !take_signal(daemon)) {
       return;
     }
     uint64_t count;
-    if (control[1].revents && read(daemon->wake, &count, sizeof count) > 0) {
+    if (ready > 0 && control[1].revents && read(daemon->wake, &count, sizeof count) > 0) {
       announce(daemon);
     }
+    tick(daemon);
   }
 }
 
-/* Waits until no job is in the house, or for so many seconds. */
+static int busy(struct vampd *daemon) {
+  return vampd_admission_jobs(&daemon->admission) + vampd_runner_busy(daemon->runner);
+}
+
+/* Waits until nothing runs any more, or for so many seconds. */
 static bool wait_for_jobs(struct vampd *daemon, double seconds) {
   struct timespec turn = {.tv_nsec = 10000000};
   double deadline = vampd_now() + seconds;
-  while (vampd_admission_jobs(&daemon->admission) > 0 && vampd_now() < deadline) {
+  while (busy(daemon) > 0 && vampd_now() < deadline) {
     nanosleep(&turn, NULL);
   }
-  return vampd_admission_jobs(&daemon->admission) == 0;
+  return busy(daemon) == 0;
+}
+
+static int grace(struct vampd *daemon) {
+  const struct vampd_settings *settings = vampd_configuration_acquire(daemon->configuration);
+  int seconds = settings->options.grace;
+  vampd_settings_release(settings);
+  return seconds;
 }
 
 /* Steps 1 to 4; false where a job would not leave. */
 static bool drain(struct vampd *daemon) {
   vampd_admission_close(&daemon->admission);
-  if (!daemon->watch) {
+  if (!daemon->runner) {
     return true;
   }
-  if (!wait_for_jobs(daemon, daemon->options.grace)) {
-    vampd_log("cancelling %d jobs", vampd_admission_jobs(&daemon->admission));
+  vampd_runner_hold(daemon->runner);
+  if (daemon->failed || !wait_for_jobs(daemon, grace(daemon))) {
+    vampd_runner_abandon(daemon->runner);
     vampd_watch_each(daemon->watch, vampd_exchange_abandon);
     if (!wait_for_jobs(daemon, CANCEL_SECONDS)) {
-      vampd_log("error: %d jobs do not end", vampd_admission_jobs(&daemon->admission));
+      vampd_log("error: %d jobs do not end", busy(daemon));
       return false;
     }
   }
+  vampd_http_quiesce(daemon);
   struct timespec turn = {.tv_nsec = 10000000};
   double deadline = vampd_now() + LINGER_SECONDS;
-  while (daemon->admitted > 0 && vampd_now() < deadline) {
+  do {
+    vampd_house_end_streams(daemon->house);
     nanosleep(&turn, NULL);
+  } while ((daemon->streams > 0 || daemon->suspended > 0 || daemon->admitted > 0) && vampd_now() < deadline);
+  if (daemon->streams > 0 || daemon->suspended > 0) {
+    vampd_log("error: %d answers do not end", daemon->streams + daemon->suspended);
+    return false;
   }
   return true;
 }
@@ -201,20 +348,33 @@ static void stop(struct vampd *daemon) {
   vampd_http_stop(daemon);
   vampd_device_stop(daemon->device);
   vampd_work_free(daemon->work);
+  vampd_work_free(daemon->desk);
   vampd_watch_free(daemon->watch);
+  vampd_decoder_stop(daemon->decoder);
+  vampd_runner_free(daemon->runner);
+  vampd_house_free(daemon->house);
+  vampd_store_close(daemon->store);
   if (daemon->lock >= 0) {
-    vampd_data_dir_close(daemon->options.data_dir, daemon->lock);
+    vampd_data_dir_close(daemon->data_dir, daemon->lock);
   }
-  close(daemon->signals);
-  close(daemon->wake);
+  if (daemon->signals >= 0) {
+    close(daemon->signals);
+  }
+  if (daemon->wake >= 0) {
+    close(daemon->wake);
+  }
+  vampd_metrics_free(daemon->metrics);
   vampd_admission_destroy(&daemon->admission);
+  vampd_access_free(daemon->access);
+  vampd_settings_release(daemon->settings);
 }
 
-int vampd_run(const struct vampd_options *options) {
-  struct vampd daemon = {.options = *options, .lock = -1, .signals = -1, .wake = -1};
+int vampd_run(struct vampd_configuration *configuration) {
+  struct vampd daemon = {.configuration = configuration, .lock = -1, .signals = -1, .wake = -1};
   struct vamp_error error = {0};
-  vampd_admission_init(&daemon.admission, options->max_queue,
-                       ((size_t)options->max_body_mb << 20) * BODIES_AT_ONCE);
+  daemon.settings = vampd_configuration_acquire(configuration);
+  daemon.options = daemon.settings->options;
+  vampd_admission_init(&daemon.admission);
   bool started = start(&daemon, &error) == VAMP_OK;
   if (started) {
     serve(&daemon);

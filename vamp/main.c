@@ -11,8 +11,9 @@
 #include "vamp/options.h"
 
 static const struct vamp_command *const commands[] = {
-    &vamp_command_run,    &vamp_command_mask,     &vamp_command_encode, &vamp_command_decode,
-    &vamp_command_logits, &vamp_command_generate, &vamp_command_bench,  &vamp_command_info,
+    &vamp_command_run,     &vamp_command_mask,   &vamp_command_encode,
+    &vamp_command_decode,  &vamp_command_logits, &vamp_command_generate,
+    &vamp_command_measure, &vamp_command_bench,  &vamp_command_info,
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 

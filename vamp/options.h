@@ -99,7 +99,8 @@ struct vamp_command {
 };
 
 extern const struct vamp_command vamp_command_run, vamp_command_mask, vamp_command_encode,
-    vamp_command_decode, vamp_command_logits, vamp_command_generate, vamp_command_bench, vamp_command_info;
+    vamp_command_decode, vamp_command_logits, vamp_command_generate, vamp_command_bench, vamp_command_info,
+    vamp_command_measure;
 
 /* Tables that several subcommands share. */
 extern const struct vamp_option vamp_options_model[];    /* -m, --precision, --threads */

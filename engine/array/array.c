@@ -144,12 +144,21 @@ static const struct element_type *find_type(const char *descr) {
 
 struct reading {
   int descriptor;
+  const char *memory; /* instead of a file, where it is not NULL */
   const char *path;
   uint64_t size;   /* of the file */
   uint64_t offset; /* of the next byte */
 };
 
 static int read_next(struct reading *reading, void *bytes, size_t count, struct vamp_error *error) {
+  if (reading->memory) {
+    if (count > reading->size - reading->offset) {
+      return vamp_fail(error, VAMP_INVALID, "%s ends too early", vamp_file_label(reading->path).text);
+    }
+    memcpy(bytes, reading->memory + reading->offset, count);
+    reading->offset += count;
+    return 0;
+  }
   for (size_t got = 0; got < count;) {
     ssize_t part = pread(reading->descriptor, (char *)bytes + got, count - got, (off_t)reading->offset);
     if (part < 0 && errno == EINTR) {
@@ -272,21 +281,17 @@ static int read_converted(struct reading *reading, const struct element_type *ty
   return 0;
 }
 
-int vamp_array_read(const char *path, struct vamp_array *array, struct vamp_error *error) {
-  struct reading reading = {.descriptor = -1, .path = path};
+static int read_array(struct reading *reading, struct vamp_array *array, struct vamp_error *error) {
   struct vamp_npy_header header = {.dimensions = 0};
   struct vamp_array made = {0};
   const struct element_type *type = NULL;
-  int status = vamp_file_open(path, &reading.descriptor, &reading.size, error);
-  if (status) {
-    return status;
+  const char *path = reading->path;
+  int status;
+  if (reading->size > MAX_BYTES) {
+    return vamp_fail(error, VAMP_LIMIT, "%s is larger than 1 GiB", vamp_file_label(path).text);
   }
-  if (reading.size > MAX_BYTES) {
-    status = vamp_fail(error, VAMP_LIMIT, "%s is larger than 1 GiB", vamp_file_label(path).text);
-    goto err;
-  }
-  if ((status = read_header(&reading, &header, error)) ||
-      (status = check_header(&reading, &header, &made, &type, error))) {
+  if ((status = read_header(reading, &header, error)) ||
+      (status = check_header(reading, &header, &made, &type, error))) {
     goto err;
   }
   size_t count = vamp_array_count(&made), bytes = count * vamp_dtype_size(made.dtype);
@@ -295,18 +300,32 @@ int vamp_array_read(const char *path, struct vamp_array *array, struct vamp_erro
     status = vamp_fail(error, VAMP_MEMORY, "out of memory while reading %s", vamp_file_label(path).text);
     goto err;
   }
-  status = type->convert ? read_converted(&reading, type, made.data, count, error)
-                         : read_next(&reading, made.data, bytes, error);
+  status = type->convert ? read_converted(reading, type, made.data, count, error)
+                         : read_next(reading, made.data, bytes, error);
   if (status) {
     goto err;
   }
-  close(reading.descriptor);
   *array = made;
   return 0;
 err:
-  close(reading.descriptor);
   vamp_array_free(&made);
   return status;
+}
+
+int vamp_array_read(const char *path, struct vamp_array *array, struct vamp_error *error) {
+  struct reading reading = {.descriptor = -1, .path = path};
+  int status = vamp_file_open(path, &reading.descriptor, &reading.size, error);
+  if (!status) {
+    status = read_array(&reading, array, error);
+    close(reading.descriptor);
+  }
+  return status;
+}
+
+int vamp_array_read_memory(const void *bytes, size_t size, const char *name, struct vamp_array *array,
+                           struct vamp_error *error) {
+  struct reading reading = {.descriptor = -1, .memory = bytes, .path = name, .size = size};
+  return read_array(&reading, array, error);
 }
 
 /* ---- writing -------------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/audio/file.h"
@@ -27,10 +28,6 @@
  * which the data ends. */
 #define BLOCK_FRAMES_MPEG ((size_t)1152)
 
-/* Above this a float is no sample: whole numbers of 32 bits, the largest scale in use, stay below. It
- * keeps sums, squares and filters far from infinity. */
-#define LARGEST_SAMPLE 4294967296.0f
-
 struct vamp_audio_limits vamp_audio_default_limits(void) {
   return (struct vamp_audio_limits){
       .max_seconds = 600, .max_samples = (size_t)1 << 28, .max_channels = VAMP_AUDIO_MAX_CHANNELS};
@@ -38,7 +35,11 @@ struct vamp_audio_limits vamp_audio_default_limits(void) {
 
 void vamp_audio_free(struct vamp_audio *audio) {
   if (audio) {
-    free(audio->samples);
+    if (audio->mapped > 0) {
+      munmap(audio->samples, audio->mapped);
+    } else {
+      free(audio->samples);
+    }
     *audio = (struct vamp_audio){0};
   }
 }
@@ -51,6 +52,7 @@ struct decoding {
   sf_count_t announced; /* frames, or -1 where the file does not say */
   size_t max_frames;    /* that the limits allow */
   size_t capacity;      /* of audio.samples, in frames */
+  float *room;          /* the caller's, where the samples go; NULL: the heap */
   struct vamp_audio audio;
 };
 
@@ -103,7 +105,9 @@ static int check_header(struct decoding *decoding, const SF_INFO *info, struct v
 static float *reserve(struct decoding *decoding, size_t frames, struct vamp_error *error) {
   struct vamp_audio *audio = &decoding->audio;
   size_t needed = audio->frames + frames, capacity = decoding->capacity;
-  if (capacity < needed) {
+  if (decoding->room) { /* it holds all that the limits allow */
+    audio->samples = decoding->room;
+  } else if (capacity < needed) {
     capacity = 2 * capacity > needed ? 2 * capacity : needed;
     if (decoding->announced >= (sf_count_t)needed && (uint64_t)decoding->announced < capacity) {
       capacity = (size_t)decoding->announced;
@@ -125,7 +129,7 @@ static int check_samples(const struct decoding *decoding, const float *samples, 
                          struct vamp_error *error) {
   size_t channels = (size_t)decoding->audio.channels;
   for (size_t i = 0; i < frames * channels; i++) {
-    if (!(fabsf(samples[i]) <= LARGEST_SAMPLE)) { /* also false for NaN */
+    if (!(fabsf(samples[i]) <= VAMP_AUDIO_LARGEST_SAMPLE)) { /* also false for NaN */
       size_t frame = decoding->audio.frames + i / channels;
       double seconds = (double)frame / decoding->audio.sample_rate;
       return vamp_fail(error, VAMP_INVALID,
@@ -197,9 +201,10 @@ static void fit(struct vamp_audio *audio) {
 }
 
 static int read_source(struct vamp_source *source, const char *name, const struct vamp_audio_limits *limits,
-                       struct vamp_audio *audio, struct vamp_error *error) {
+                       float *room, struct vamp_audio *audio, struct vamp_error *error) {
   struct vamp_audio_limits defaults = vamp_audio_default_limits();
-  struct decoding decoding = {.source = source, .name = name, .limits = limits ? limits : &defaults};
+  struct decoding decoding = {
+      .source = source, .name = name, .limits = limits ? limits : &defaults, .room = room};
   int status = vamp_container_inspect(source, name, error);
   if (status) {
     goto err;
@@ -220,7 +225,9 @@ static int read_source(struct vamp_source *source, const char *name, const struc
     goto err;
   }
   sf_close(decoding.file);
-  fit(&decoding.audio);
+  if (!room) {
+    fit(&decoding.audio);
+  }
   *audio = decoding.audio;
   return 0;
 err:
@@ -231,7 +238,9 @@ err:
   if (decoding.file) {
     sf_close(decoding.file);
   }
-  vamp_audio_free(&decoding.audio);
+  if (!room) {
+    vamp_audio_free(&decoding.audio);
+  }
   return status;
 }
 
@@ -242,7 +251,7 @@ int vamp_audio_read_file(const char *path, const struct vamp_audio_limits *limit
   if (status) {
     return status;
   }
-  status = read_source(&source, path, limits, audio, error);
+  status = read_source(&source, path, limits, NULL, audio, error);
   close(source.descriptor);
   return status;
 }
@@ -251,5 +260,12 @@ int vamp_audio_read_memory(const void *data, size_t size, const char *name,
                            const struct vamp_audio_limits *limits, struct vamp_audio *audio,
                            struct vamp_error *error) {
   struct vamp_source source = {.memory = data, .descriptor = -1, .end = size};
-  return read_source(&source, name, limits, audio, error);
+  return read_source(&source, name, limits, NULL, audio, error);
+}
+
+int vamp_audio_read_memory_into(const void *data, size_t size, const char *name,
+                                const struct vamp_audio_limits *limits, float *room, struct vamp_audio *audio,
+                                struct vamp_error *error) {
+  struct vamp_source source = {.memory = data, .descriptor = -1, .end = size};
+  return read_source(&source, name, limits, room, audio, error);
 }

@@ -91,22 +91,32 @@ double job_phase_cost(enum vamp_phase phase) {
   }
 }
 
-static double job_work(const struct job *job) {
-  double frames = (double)job->frames;
-  switch (job->task) {
+double vamp_job_cost(enum vamp_task task, int64_t frames, int passes, const struct vamp_sampling *sampling) {
+  double coarse = sampling->coarse_steps, fine = fine_cost * sampling->fine_steps, each = 0;
+  switch (task) {
   case VAMP_TASK_ENCODE:
-    return frames * encode_cost;
+    each = encode_cost;
+    break;
   case VAMP_TASK_DECODE:
-    return frames * decode_cost;
+    each = decode_cost;
+    break;
   case VAMP_TASK_COARSE:
-    return frames * job->sampling.coarse_steps;
+    each = coarse;
+    break;
   case VAMP_TASK_FINE:
-    return frames * fine_cost * job->sampling.fine_steps;
+    each = fine;
+    break;
   case VAMP_TASK_VARIATION:
+    each = encode_cost + passes * (coarse + fine) + decode_cost;
     break;
   }
-  return frames * ((job->samples ? encode_cost : 0) + decode_cost +
-                   job->passes * (job->sampling.coarse_steps + fine_cost * job->sampling.fine_steps));
+  return (double)frames * each;
+}
+
+static double job_work(const struct job *job) {
+  bool encoded = job->task == VAMP_TASK_VARIATION && !job->samples;
+  return vamp_job_cost(job->task, job->frames, job->passes, &job->sampling) -
+         (encoded ? (double)job->frames * encode_cost : 0);
 }
 
 static int32_t *new_tokens(const struct job *job) {

@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/mask/spectrum.h"
+#include "engine/spectrum/spectrum.h"
 
 #define BANDS 40
 #define LOWEST_HZ 30.0
@@ -112,10 +112,11 @@ static void look(struct listener *listener, int64_t step) {
   int size = listener->spectrum.size;
   int64_t start = step * context->hop_length / VAMP_STEPS_PER_FRAME - size / 2;
   int64_t count = context->sample_count > INT64_MAX ? INT64_MAX : (int64_t)context->sample_count;
-  for (int i = 0; i < size; i++) {
-    int64_t at = start + i;
-    float sample = at >= 0 && at < count ? context->samples[at] : 0;
-    listener->samples[i] = plausible(sample);
+  int first = start < 0 ? (int)(-start < size ? -start : size) : 0;
+  int end = count - start < size ? (int)(count > start ? count - start : 0) : size;
+  memset(listener->samples, 0, (size_t)size * sizeof *listener->samples);
+  for (int i = first; i < end; i++) {
+    listener->samples[i] = plausible(context->samples[start + i]);
   }
   vamp_spectrum_power(&listener->spectrum, listener->samples, listener->power);
 }

@@ -5,7 +5,6 @@
 #include "vamp/request.h"
 
 /* The largest integer that every JSON reader keeps exactly: 2^53 - 1 (RFC 8259, section 6). */
-#define VAMP_SEED_MAX ((uint64_t)9007199254740991)
 
 /* Reads the object "sampling" into `sampling`, which holds the defaults; `pointer` is where it stands. */
 int vamp_sampling_parse(const json_t *object, const char *pointer, struct vamp_sampling *sampling,

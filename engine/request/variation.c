@@ -94,6 +94,18 @@ int vamp_variation_prepare_frames(const struct vamp_request *request, int64_t fr
   return VAMP_OK;
 }
 
+int vamp_variation_check(const struct vamp_request *request, const struct vamp_variation *variation,
+                         const struct vamp_model_config *config, struct vamp_error *error) {
+  struct vamp_variation other = {.clip = variation->clip}; /* lent: not freed below */
+  int frames = vamp_mask_plan_mask(variation->plan, 0)->frames;
+  int status = check_against_model(request, config, error);
+  if (status == VAMP_OK) {
+    status = build_plan(request, config, frames, &other, error);
+  }
+  vamp_mask_plan_free(other.plan);
+  return status;
+}
+
 void vamp_variation_free(struct vamp_variation *variation) {
   vamp_clip_free(&variation->clip);
   vamp_mask_plan_free(variation->plan);

@@ -33,6 +33,10 @@ size_t vamp_array_count(const struct vamp_array *array);
  * with its header: other types, big-endian numbers, Fortran order, a length that is not the header's. */
 int vamp_array_read(const char *path, struct vamp_array *array, struct vamp_error *error);
 
+/* The same from memory; `name` is what error messages call it. */
+int vamp_array_read_memory(const void *bytes, size_t size, const char *name, struct vamp_array *array,
+                           struct vamp_error *error);
+
 /* Writes beside the final name and renames. VAMP_UNSUPPORTED for BF16. */
 int vamp_array_write(const char *path, enum vamp_dtype dtype, int dimensions, const size_t *shape,
                      const void *data, struct vamp_error *error);

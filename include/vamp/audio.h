@@ -17,12 +17,17 @@
 
 #include "vamp/error.h"
 
+/* Above this a float is no sample: whole numbers of 32 bits, the largest scale in use, stay below. It keeps
+ * sums, squares and filters far from infinity. */
+#define VAMP_AUDIO_LARGEST_SAMPLE 4294967296.0f
+
 /* Decoded audio as it came from the file. */
 struct vamp_audio {
   float *samples; /* [frames, channels] interleaved; owned, freed by vamp_audio_free */
   size_t frames;
   int channels;    /* 1 .. 64 */
   int sample_rate; /* Hz; 1,000 .. 768,000 */
+  size_t mapped;   /* 0: samples are malloc'd; else they are a memory mapping of so many bytes */
 };
 
 /* What a stranger may send. Checked against the header first and while decoding after that, so
@@ -50,6 +55,12 @@ int vamp_audio_read_file(const char *path, const struct vamp_audio_limits *limit
 int vamp_audio_read_memory(const void *data, size_t size, const char *name,
                            const struct vamp_audio_limits *limits, struct vamp_audio *audio,
                            struct vamp_error *error);
+
+/* The same into `room`, which holds limits->max_samples floats (limits are not NULL): audio->samples is
+ * `room` and is not to be given to vamp_audio_free. No more of it is touched than the audio takes. */
+int vamp_audio_read_memory_into(const void *data, size_t size, const char *name,
+                                const struct vamp_audio_limits *limits, float *room, struct vamp_audio *audio,
+                                struct vamp_error *error);
 
 void vamp_audio_free(struct vamp_audio *audio); /* also resets to zero; fine on a zeroed struct */
 

@@ -67,6 +67,10 @@ struct vamp_job {
   void *user;      /* handed back with every event */
 };
 
+/* The work of a job in the unit of vamp_loop_turn.cost, frames of one coarse step. `passes` counts for
+ * VARIATION alone. */
+double vamp_job_cost(enum vamp_task task, int64_t frames, int passes, const struct vamp_sampling *sampling);
+
 /* What came of it; owned by whoever took the event, freed by vamp_result_free. */
 struct vamp_result {
   int codebooks, frames;

@@ -16,6 +16,8 @@
 #include "vamp/generate.h"
 #include "vamp/mask.h"
 
+#define VAMP_SEED_MAX ((uint64_t)9007199254740991) /* 2^53 - 1: what JSON numbers carry exactly */
+
 /* {
  *   "preset": NAME | "mask": {...},      vamp/mask.h; both: the preset with the mask's fields over it
  *   "sampling": {"temperature", "mask_temperature", "coarse_steps", "fine_steps", "sample_cutoff",
@@ -55,6 +57,9 @@ int vamp_variation_prepare(const struct vamp_request *request, const struct vamp
 int vamp_variation_prepare_frames(const struct vamp_request *request, int64_t frames,
                                   const struct vamp_model_config *config, struct vamp_variation *variation,
                                   struct vamp_error *error);
+/* Whether a request fits the clip of a variation: as vamp_variation_prepare, without its result. */
+int vamp_variation_check(const struct vamp_request *request, const struct vamp_variation *variation,
+                         const struct vamp_model_config *config, struct vamp_error *error);
 void vamp_variation_free(struct vamp_variation *variation); /* fine on a zeroed struct */
 
 /* The job for vamp_loop_submit; borrows from `variation`. client and user are the caller's to set. */

@@ -1,9 +1,18 @@
 /* Admission: see admission.h. */
 #include "server/access/admission.h"
 
-void vampd_admission_init(struct vampd_admission *admission, int max_jobs, size_t max_bytes) {
-  *admission = (struct vampd_admission){.max_jobs = max_jobs, .max_bytes = max_bytes, .average_seconds = 1};
+#include "server/log.h"
+
+void vampd_admission_init(struct vampd_admission *admission) {
+  *admission = (struct vampd_admission){.jobs = 0};
   pthread_mutex_init(&admission->mutex, NULL);
+}
+
+void vampd_admission_limit(struct vampd_admission *admission, int max_jobs, size_t max_bytes) {
+  pthread_mutex_lock(&admission->mutex);
+  admission->max_jobs = max_jobs;
+  admission->max_bytes = max_bytes;
+  pthread_mutex_unlock(&admission->mutex);
 }
 
 void vampd_admission_destroy(struct vampd_admission *admission) {
@@ -27,16 +36,17 @@ enum vampd_entry vampd_admission_look(struct vampd_admission *admission) {
 enum vampd_entry vampd_admission_enter(struct vampd_admission *admission) {
   pthread_mutex_lock(&admission->mutex);
   enum vampd_entry entry = state_of(admission);
-  admission->jobs += entry == VAMPD_ENTERED;
+  if (entry == VAMPD_ENTERED) {
+    vampd_pace_enter(&admission->pace, admission->jobs++, vampd_now());
+  }
   pthread_mutex_unlock(&admission->mutex);
   return entry;
 }
 
-void vampd_admission_leave(struct vampd_admission *admission, double seconds) {
+void vampd_admission_leave(struct vampd_admission *admission) {
   pthread_mutex_lock(&admission->mutex);
   admission->jobs--;
-  /* An average over about the last eight: it follows a change of load without jumping at one clip. */
-  admission->average_seconds += (seconds - admission->average_seconds) / 8;
+  vampd_pace_leave(&admission->pace, 1, vampd_now());
   pthread_mutex_unlock(&admission->mutex);
 }
 
@@ -79,7 +89,7 @@ int vampd_admission_jobs(struct vampd_admission *admission) {
 
 int vampd_admission_retry_after(struct vampd_admission *admission) {
   pthread_mutex_lock(&admission->mutex);
-  double seconds = admission->average_seconds;
+  double seconds = vampd_pace_estimate(&admission->pace, admission->jobs, vampd_now());
   pthread_mutex_unlock(&admission->mutex);
-  return seconds < 1 ? 1 : seconds > 120 ? 120 : (int)(seconds + 0.999);
+  return vampd_retry_after(seconds);
 }

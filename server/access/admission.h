@@ -11,16 +11,22 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "server/access/limits.h"
+
 struct vampd_admission {
   pthread_mutex_t mutex;
   bool closed; /* the daemon is stopping */
   int jobs, max_jobs;
   size_t bytes, max_bytes;
-  double average_seconds; /* how long a job takes from its body's end to its answer */
+  struct vampd_pace pace; /* at which jobs leave */
 };
 
-void vampd_admission_init(struct vampd_admission *admission, int max_jobs, size_t max_bytes);
+/* With limits of nothing, until vampd_admission_limit. */
+void vampd_admission_init(struct vampd_admission *admission);
 void vampd_admission_destroy(struct vampd_admission *admission);
+
+/* Other limits from now on. Who is in already stays, also where they are fewer. */
+void vampd_admission_limit(struct vampd_admission *admission, int max_jobs, size_t max_bytes);
 
 enum vampd_entry { VAMPD_ENTERED, VAMPD_FULL, VAMPD_CLOSED };
 
@@ -28,7 +34,7 @@ enum vampd_entry { VAMPD_ENTERED, VAMPD_FULL, VAMPD_CLOSED };
 enum vampd_entry vampd_admission_look(struct vampd_admission *admission);
 /* Takes a place, where there is one; to be given back by vampd_admission_leave. */
 enum vampd_entry vampd_admission_enter(struct vampd_admission *admission);
-void vampd_admission_leave(struct vampd_admission *admission, double seconds);
+void vampd_admission_leave(struct vampd_admission *admission);
 
 /* Reserves memory for a body; false where all bodies together would be over the limit. */
 bool vampd_admission_reserve(struct vampd_admission *admission, size_t bytes);
@@ -42,7 +48,8 @@ void vampd_admission_close(struct vampd_admission *admission);
 bool vampd_admission_closed(struct vampd_admission *admission);
 int vampd_admission_jobs(struct vampd_admission *admission);
 
-/* Whole seconds after which a client that found the queue full should ask again: 1 .. 120. */
+/* Whole seconds after which a client that found the queue full should ask again: until all that are before it
+ * now will have left, at the pace at which the last ones did. 1 .. VAMPD_RETRY_MAX. */
 int vampd_admission_retry_after(struct vampd_admission *admission);
 
 #endif

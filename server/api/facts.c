@@ -6,6 +6,7 @@
 
 #include "server/api/openapi_document.h"
 #include "server/http/exchange.h"
+#include "server/http/http.h"
 #include "server/http/router.h"
 #include "vamp/mask.h"
 
@@ -50,12 +51,34 @@ void vampd_handle_health(struct vampd_exchange *exchange) {
 void vampd_handle_ready(struct vampd_exchange *exchange) {
   if (vampd_admission_closed(&exchange->daemon->admission)) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The daemon is stopping.");
-  } else if (!vampd_device_facts(exchange->daemon->device)) {
+  } else if (!exchange->daemon->ready) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_READY, NULL, "The model is not loaded.");
   } else {
-    int jobs = vampd_admission_jobs(&exchange->daemon->admission);
+    int queued, running;
+    vampd_house_count(exchange->daemon->house, &queued, &running);
+    int jobs = vampd_admission_jobs(&exchange->daemon->admission) + queued + running;
     vampd_answer_json(&exchange->answer, 200, json_pack("{s:s, s:i}", "status", "ready", "jobs", jobs));
   }
+}
+
+void vampd_handle_metrics(struct vampd_exchange *exchange) {
+  struct vampd *daemon = exchange->daemon;
+  struct vampd_store_usage usage = {0};
+  struct vampd_gauges gauges = {.requests = vampd_admission_jobs(&daemon->admission),
+                                .connections = vampd_http_connections(daemon)};
+  size_t size;
+  vampd_store_usage(daemon->store, &usage, NULL);
+  vampd_house_count(daemon->house, &gauges.jobs_waiting, &gauges.jobs_running);
+  gauges.store_bytes = usage.bytes;
+  gauges.store_free_bytes = usage.free_bytes;
+  gauges.store_jobs = usage.jobs;
+  char *text = vampd_metrics_text(daemon->metrics, &gauges, &size);
+  if (text) {
+    vampd_answer_bytes(&exchange->answer, 200, "text/plain; version=0.0.4; charset=utf-8", text, size);
+  } else {
+    vampd_answer_json(&exchange->answer, 200, NULL);
+  }
+  vampd_exchange_finish(exchange);
 }
 
 void vampd_handle_openapi(struct vampd_exchange *exchange) {

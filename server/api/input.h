@@ -2,8 +2,12 @@
  * The body of a request, taken apart: parameters and audio, whether they came as multipart/form-data or
  * as one JSON document.
  *
- *   multipart   file part "audio", part "params" (a JSON object)
+ *   multipart   file parts "audio" (or "tokens"), part "params" (a JSON object)
  *   JSON        {"audio": base64, ...parameters}
+ *
+ * What the daemon itself understands ("picture", "frames", "variations", "grid") is removed from the
+ * parameters, so that what is left is vamp_request_parse's. Which of them an endpoint takes, it says; the
+ * others are unknown fields.
  */
 #ifndef VAMPD_INPUT_H
 #define VAMPD_INPUT_H
@@ -12,26 +16,64 @@
 #include <stdint.h>
 
 #include "server/http/exchange.h"
+#include "vamp/array.h"
 #include "vamp/audio.h"
 #include "vamp/request.h"
 
-struct vampd_input {
-  json_t *params;    /* an object; owned */
-  const void *audio; /* NULL where there is none; in the exchange's body or in `decoded` */
-  size_t audio_size;
+#define VAMPD_MAX_CLIPS 64
+#define VAMPD_MAX_VARIATIONS 64
+
+enum vampd_takes {
+  VAMPD_TAKES_PICTURE = 1,
+  VAMPD_TAKES_FRAMES = 2, /* instead of audio */
+  VAMPD_TAKES_CLIPS = 4,  /* several */
+  VAMPD_TAKES_VARIATIONS = 8,
+  VAMPD_TAKES_GRID = 16,
+  VAMPD_TAKES_TOKENS = 32, /* and no audio */
+};
+
+/* A file as it came; in the exchange's body, or in `decoded`. */
+struct vampd_file {
+  const void *data;
+  size_t size;
   void *decoded; /* owned */
+  char name[128];
+};
+
+struct vampd_input {
+  json_t *params;           /* an object; owned */
+  struct vampd_file *clips; /* [clip_count]; owned */
+  int clip_count;
+  struct vamp_array tokens; /* int32 [codebooks, frames] where there are any; owned */
   enum vampd_picture picture;
   int64_t frames; /* 0 where not given */
+  int variations; /* 1 where not given */
+  json_t *grid;   /* an object, or NULL; owned */
   bool format_given;
 };
 
-/* Takes the body apart and removes from `params` what is the daemon's own ("picture" and, where `masks`,
- * "frames"), so that what is left is vamp_request_parse's. On failure the exchange has its answer. */
-int vampd_input_read(struct vampd_exchange *exchange, bool masks, struct vampd_input *input);
+/* On failure the exchange has its answer, in each of these. */
 
-/* Decodes the audio, within the daemon's limits, and drops the body. Likewise. */
-int vampd_input_decode(struct vampd_exchange *exchange, struct vampd_input *input, struct vamp_audio *audio);
+/* Takes the body apart; `takes`: vampd_takes together. */
+int vampd_input_read(struct vampd_exchange *exchange, unsigned takes, struct vampd_input *input);
+
+/* Decodes clip `index`, within the daemon's limits. */
+int vampd_input_decode(struct vampd_exchange *exchange, const struct vampd_input *input, int index,
+                       struct vamp_audio *audio);
+
+/* There must be exactly one clip: parses the parameters, decodes it and builds its masks. Then the body and
+ * the clip's bytes are dropped, unless `keep_clip`. `request` may be NULL. */
+int vampd_input_prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
+                        struct vampd_input *input, bool keep_clip, struct vamp_request *request,
+                        struct vamp_variation *variation);
+
+/* vamp_request_parse. */
+int vampd_input_parse(struct vampd_exchange *exchange, const json_t *params, struct vamp_request *request);
 
 void vampd_input_free(struct vampd_input *input);
+
+/* The media type of an audio file, from its first bytes; "application/octet-stream" where they say nothing.
+ */
+const char *vampd_sniff_audio(const void *data, size_t size);
 
 #endif

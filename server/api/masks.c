@@ -8,44 +8,37 @@
 #include "server/http/negotiate.h"
 #include "server/http/router.h"
 
+/* The masks of a bare number of frames. */
+static int prepare_frames(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
+                          const struct vampd_input *input, struct vamp_variation *variation) {
+  struct vamp_request request = {0};
+  struct vamp_error error = {0};
+  int status = vampd_input_parse(exchange, input->params, &request);
+  if (status == VAMP_OK) {
+    status = vamp_variation_prepare_frames(&request, input->frames, &facts->model, variation, &error);
+    if (status != VAMP_OK) {
+      vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
+    }
+  }
+  vamp_request_free(&request);
+  return status;
+}
+
 /* Body -> variation. On failure the exchange has its answer. */
 static int prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
                    struct vamp_variation *variation) {
   struct vampd_input input = {0};
-  struct vamp_request request = {0};
-  struct vamp_audio audio = {0};
-  struct vamp_error error = {0};
-  int status = vampd_input_read(exchange, true, &input);
-  if (status != VAMP_OK) {
-    goto out;
-  }
+  int status = vampd_input_read(exchange, VAMPD_TAKES_PICTURE | VAMPD_TAKES_FRAMES, &input);
   exchange->output.picture = input.picture;
-  if ((input.frames > 0) == (input.audio != NULL)) {
+  if (status == VAMP_OK && (input.frames > 0) == (input.clip_count > 0)) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_FIELD, "/frames",
                          "Send either \"frames\" or audio: one of them says how long the mask is.");
     status = VAMP_INVALID;
-    goto out;
   }
-  status = vamp_request_parse(input.params, &request, &error);
-  if (status != VAMP_OK) {
-    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
-    goto out;
+  if (status == VAMP_OK) {
+    status = input.frames > 0 ? prepare_frames(exchange, facts, &input, variation)
+                              : vampd_input_prepare(exchange, facts, &input, false, NULL, variation);
   }
-  if (input.audio) {
-    status = vampd_input_decode(exchange, &input, &audio);
-    if (status != VAMP_OK) {
-      goto out;
-    }
-    status = vamp_variation_prepare(&request, &audio, &facts->model, variation, &error);
-  } else {
-    status = vamp_variation_prepare_frames(&request, input.frames, &facts->model, variation, &error);
-  }
-  if (status != VAMP_OK) {
-    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
-  }
-out:
-  vamp_audio_free(&audio);
-  vamp_request_free(&request);
   vampd_input_free(&input);
   return status;
 }
@@ -72,7 +65,7 @@ static void answer_masks(struct vampd_exchange *exchange, const struct vamp_vari
     vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
     return;
   }
-  int chosen = vampd_negotiate(exchange->accept, exchange->route->offers);
+  int chosen = vampd_negotiate(exchange->fields.accept, exchange->route->offers);
   if (chosen <= 0) {
     answer_document(exchange, variation, mask);
   } else {

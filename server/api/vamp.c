@@ -3,32 +3,46 @@
  *
  *   worker   take the body apart, parse, decode, prepare -> a job, tied to the client
  *   device   the batch loop
- *   worker   back to the input's loudness, write the file or the JSON -> the connection is resumed
+ *   worker   back to the input's loudness, write the file, the JSON or both -> the connection is resumed
+ *
+ * Nothing of it is stored: whoever hangs up has cancelled it. Who wants to come back for the result asks for
+ * a job (jobs_post.c).
  *
  * Which audio type: `format`, where the parameters name one, and then the Accept header must admit it;
  * otherwise the Accept header chooses among WAV, FLAC and Ogg.
  */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "server/api/describe.h"
 #include "server/api/input.h"
 #include "server/http/negotiate.h"
 #include "server/http/router.h"
+#include "server/jobs/result.h"
+
+#define BOUNDARY                                                                                             \
+  "vampd-variation" /* the parts are JSON, and a file whose length is nobody's guess: see mix() */
 
 static int choose_output(struct vampd_exchange *exchange, const struct vampd_input *input,
                          const struct vamp_request *request) {
-  static const char *const ANY[] = {"audio/wav", "audio/flac", "audio/ogg", "application/json", NULL};
+  static const char *const ANY[] = {"audio/wav",        "audio/flac",      "audio/ogg",
+                                    "application/json", "multipart/mixed", NULL};
   static const enum vamp_audio_format FORMATS[] = {VAMP_AUDIO_WAV16, VAMP_AUDIO_FLAC, VAMP_AUDIO_OGG,
-                                                   VAMP_AUDIO_WAV16};
-  const char *const named[] = {vamp_audio_format_media_type(request->format), "application/json", NULL};
-  int chosen = vampd_negotiate(exchange->accept, input->format_given ? named : ANY);
+                                                   VAMP_AUDIO_WAV16, VAMP_AUDIO_WAV16};
+  const char *const named[] = {vamp_audio_format_media_type(request->format), "application/json",
+                               "multipart/mixed", NULL};
+  int chosen = vampd_negotiate(exchange->fields.accept, input->format_given ? named : ANY);
   if (chosen < 0) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_ACCEPTABLE, "/format",
                          "The format asked for is %s, which the Accept header does not admit.", named[0]);
     return VAMP_INVALID;
   }
+  int json = input->format_given ? 1 : 3;
   exchange->output = (struct vampd_output){
-      .json = chosen == (input->format_given ? 1 : 3),
+      .shape = chosen == json  ? VAMPD_SHAPE_JSON
+               : chosen > json ? VAMPD_SHAPE_MIXED
+                               : VAMPD_SHAPE_FILE,
       .format = input->format_given ? request->format : FORMATS[chosen],
       .picture = input->picture,
   };
@@ -40,47 +54,24 @@ static int prepare(struct vampd_exchange *exchange, const struct vampd_device_fa
                    struct vamp_variation *variation) {
   struct vampd_input input = {0};
   struct vamp_request request = {0};
-  struct vamp_audio audio = {0};
-  struct vamp_error error = {0};
-  int status = vampd_input_read(exchange, false, &input);
-  if (status != VAMP_OK) {
-    goto out;
+  int status = vampd_input_read(exchange, VAMPD_TAKES_PICTURE, &input);
+  if (status == VAMP_OK) {
+    status = vampd_input_parse(exchange, input.params, &request);
   }
-  status = vamp_request_parse(input.params, &request, &error);
-  if (status != VAMP_OK) {
-    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
-    goto out;
+  if (status == VAMP_OK) {
+    status = choose_output(exchange, &input, &request);
+    if (!input.format_given && status == VAMP_OK) {
+      request.format = exchange->output.format;
+    }
   }
-  status = choose_output(exchange, &input, &request);
-  if (status != VAMP_OK) {
-    goto out;
+  if (status == VAMP_OK) {
+    /* A missing seed is drawn while parsing: what was parsed is what is prepared. */
+    json_object_set_new(input.params, "seed", json_integer((json_int_t)request.sampling.seed));
+    status = vampd_input_prepare(exchange, facts, &input, false, NULL, variation);
   }
-  if (!input.audio) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_FIELD, "/audio",
-                         "There is no audio: send a file as the part \"audio\", or base64 as \"audio\".");
-    status = VAMP_INVALID;
-    goto out;
-  }
-  status = vampd_input_decode(exchange, &input, &audio);
-  if (status != VAMP_OK) {
-    goto out;
-  }
-  status = vamp_variation_prepare(&request, &audio, &facts->model, variation, &error);
-  if (status != VAMP_OK) {
-    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
-  }
-out:
-  vamp_audio_free(&audio);
   vamp_request_free(&request);
   vampd_input_free(&input);
   return status;
-}
-
-static json_t *describe_timings(const struct vampd_outcome *outcome) {
-  const struct vamp_result *result = outcome->result;
-  return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "queued", result->seconds.queued, "encode",
-                   result->seconds.encode, "coarse", result->seconds.coarse, "fine", result->seconds.fine,
-                   "decode", result->seconds.decode, "total", outcome->seconds);
 }
 
 static void add_result_headers(struct vampd_answer *answer, const struct vampd_outcome *outcome,
@@ -93,27 +84,41 @@ static void add_result_headers(struct vampd_answer *answer, const struct vampd_o
                       result->seconds.coarse * 1e3, result->seconds.fine * 1e3, result->seconds.decode * 1e3);
 }
 
-/* The JSON answer; `file` is the finished audio file. */
-static int describe(struct vampd_exchange *exchange, const struct vampd_outcome *outcome, const json_t *mask,
-                    const void *file, size_t size, json_t **document, struct vamp_error *error) {
+/* What is said of the audio, in the document: with the file in it, or with a pointer to the part that holds
+ * it. */
+static json_t *describe_audio(const struct vampd_outcome *outcome, const struct vampd_output *output,
+                              const void *file, size_t size) {
   static const char *const FORMATS[] = {[VAMP_AUDIO_WAV16] = "wav",
                                         [VAMP_AUDIO_WAV24] = "wav24",
                                         [VAMP_AUDIO_WAV_FLOAT] = "wavfloat",
                                         [VAMP_AUDIO_FLAC] = "flac",
                                         [VAMP_AUDIO_OGG] = "ogg"};
-  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
-  const struct vampd_output *output = &exchange->output;
-  json_t *audio = vampd_describe_bytes(vamp_audio_format_media_type(output->format), file, size);
+  const char *media_type = vamp_audio_format_media_type(output->format);
+  json_t *audio = output->shape == VAMPD_SHAPE_MIXED
+                      ? json_pack("{s:s, s:s}", "media_type", media_type, "part", "audio")
+                      : vampd_describe_bytes(media_type, file, size);
   json_t *about = json_pack("{s:s, s:i, s:i, s:I}", "format", FORMATS[output->format], "sample_rate",
                             outcome->variation->sample_rate, "channels", 1, "samples",
                             (json_int_t)outcome->result->sample_count);
-  int failed = json_object_update(audio, about);
+  if (!audio || !about || json_object_update(audio, about) != 0) {
+    json_decref(audio);
+    audio = NULL;
+  }
   json_decref(about);
-  json_t *made = json_pack("{s:s, s:s, s:O, s:o, s:O, s:o}", "request_id", exchange->id, "model",
-                           facts ? facts->model.name : "", "seed", json_object_get(mask, "seed"), "audio",
-                           audio, "mask", mask, "timings", describe_timings(outcome));
-  if (failed || !made) {
-    json_decref(made);
+  return audio;
+}
+
+/* The document; `file` is the finished audio file. */
+static int describe(struct vampd_exchange *exchange, const struct vampd_outcome *outcome, const json_t *mask,
+                    const void *file, size_t size, json_t **document, struct vamp_error *error) {
+  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  const struct vampd_output *output = &exchange->output;
+  json_t *made =
+      json_pack("{s:s, s:s, s:s, s:O, s:o, s:O, s:o}", "request_id", exchange->id, "job_id", exchange->id,
+                "model", facts ? facts->model.name : "", "seed", json_object_get(mask, "seed"), "audio",
+                describe_audio(outcome, output, file, size), "mask", mask, "timings",
+                vampd_result_timings(outcome->result, outcome->seconds));
+  if (!made) {
     return vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the answer.");
   }
   if (output->picture != VAMPD_PICTURE_NONE) {
@@ -129,29 +134,64 @@ static int describe(struct vampd_exchange *exchange, const struct vampd_outcome 
   return VAMP_OK;
 }
 
+/* Document and file as multipart/mixed (RFC 2046, section 5.1.3). The boundary carries the request's id,
+ * which no file can have foreseen. */
+static int mix(struct vampd_exchange *exchange, json_t *document, const void *file, size_t size,
+               struct vamp_error *error) {
+  const char *media_type = vamp_audio_format_media_type(exchange->output.format);
+  char *text = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(15));
+  size_t length = text ? strlen(text) : 0, room = length + size + 1024;
+  char *body = text ? malloc(room) : NULL;
+  if (!body) {
+    free(text);
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the answer.");
+  }
+  size_t used = (size_t)snprintf(body, room, "--" BOUNDARY "-%s\r\nContent-Type: application/json\r\n\r\n",
+                                 exchange->id);
+  memcpy(body + used, text, length);
+  used += length;
+  used += (size_t)snprintf(body + used, room - used,
+                           "\r\n--" BOUNDARY "-%s\r\nContent-Type: %s\r\nContent-Disposition: attachment; "
+                           "name=\"audio\"; filename=\"variation.%s\"\r\n\r\n",
+                           exchange->id, media_type, media_type + strlen("audio/"));
+  memcpy(body + used, file, size);
+  used += size;
+  used += (size_t)snprintf(body + used, room - used, "\r\n--" BOUNDARY "-%s--\r\n", exchange->id);
+  free(text);
+  vampd_answer_bytes(&exchange->answer, 200, NULL, body, used);
+  vampd_answer_header(&exchange->answer, "Content-Type", "multipart/mixed; boundary=" BOUNDARY "-%s",
+                      exchange->id);
+  return VAMP_OK;
+}
+
 static int answer_result(struct vampd_exchange *exchange, const struct vampd_outcome *outcome,
                          struct vamp_error *error) {
   const struct vampd_output *output = &exchange->output;
   const struct vamp_result *result = outcome->result;
+  bool plain = output->shape == VAMPD_SHAPE_FILE;
   void *file = NULL;
   size_t size = 0;
   json_t *document = NULL;
-  json_t *mask = vamp_variation_mask_json(outcome->variation, output->json ? result : NULL);
+  json_t *mask = vamp_variation_mask_json(outcome->variation, plain ? NULL : result);
   int status = mask ? VAMP_OK : vamp_fail(error, VAMP_MEMORY, "Out of memory while describing the mask.");
   if (status == VAMP_OK) {
     status = vamp_audio_write_memory(output->format, result->samples, result->sample_count,
                                      outcome->variation->sample_rate, &file, &size, error);
   }
-  if (status == VAMP_OK && output->json) {
+  if (status == VAMP_OK && !plain) {
     status = describe(exchange, outcome, mask, file, size, &document, error);
   }
-  if (status == VAMP_OK && output->json) {
+  if (status == VAMP_OK && output->shape == VAMPD_SHAPE_MIXED) {
+    status = mix(exchange, document, file, size, error);
+    json_decref(document);
+  } else if (status == VAMP_OK && output->shape == VAMPD_SHAPE_JSON) {
     vampd_answer_json(&exchange->answer, 200, document);
   } else if (status == VAMP_OK) {
     vampd_answer_bytes(&exchange->answer, 200, vamp_audio_format_media_type(output->format), file, size);
     file = NULL;
   }
   if (status == VAMP_OK) {
+    vampd_answer_header(&exchange->answer, "Vampd-Job-Id", "%s", exchange->id);
     add_result_headers(&exchange->answer, outcome, mask);
   }
   free(file);
@@ -163,6 +203,11 @@ static int answer_result(struct vampd_exchange *exchange, const struct vampd_out
 static void job_done(const struct vampd_outcome *outcome, void *user) {
   struct vampd_exchange *exchange = user;
   struct vamp_error error = {0};
+  enum vampd_ending ending = outcome->status == VAMP_OK          ? VAMPD_ENDING_DONE
+                             : outcome->status == VAMP_CANCELLED ? VAMPD_ENDING_CANCELLED
+                                                                 : VAMPD_ENDING_FAILED;
+  vampd_metrics_job(exchange->daemon->metrics, ending, outcome->seconds, outcome->result,
+                    outcome->variation->sample_rate);
   if (outcome->status != VAMP_OK) {
     vampd_answer_error(&exchange->answer, outcome->error, VAMPD_PROBLEM_INTERNAL);
   } else if (answer_result(exchange, outcome, &error) != VAMP_OK) {
@@ -177,14 +222,17 @@ void vampd_handle_vamp(struct vampd_exchange *exchange) {
   struct vamp_variation variation = {0};
   struct vamp_error error = {0};
   struct vampd_job *job;
+  struct vampd_job_options options = {
+      .task = VAMP_TASK_VARIATION, .caller = exchange->caller, .done = job_done, .user = exchange};
   if (!facts || vampd_exchange_abandoned(exchange)) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The request was abandoned.");
     goto err;
   }
-  if (prepare(exchange, facts, &variation) != VAMP_OK) {
+  if (prepare(exchange, facts, &variation) != VAMP_OK ||
+      !vampd_exchange_take_place(exchange, (double)variation.clip.count / variation.sample_rate)) {
     goto err;
   }
-  int status = vampd_job_create(daemon->device, daemon->work, &variation, job_done, exchange, &job, &error);
+  int status = vampd_job_create(daemon->device, daemon->work, &options, &variation, &job, &error);
   if (status == VAMP_OK) {
     vampd_exchange_attach(exchange, job);
     status = vampd_job_submit(job, &error);

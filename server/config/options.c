@@ -1,8 +1,8 @@
 /*
- * The command line of vampd: see options.h.
+ * The table of options: see options.h.
  *
- * A flag is one row of a table, with its range: a configuration file and environment variables can later
- * be read through the same rows. getopt_long is not used: it prints its own messages and keeps its
+ * Flags, file, environment, --help and --check-config are all read off the same rows, so that none of them
+ * can know an option the others do not. getopt_long is not used: it prints its own messages and keeps its
  * position in globals.
  */
 #include "server/config/options.h"
@@ -11,65 +11,78 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { TEXT, NUMBER, SWITCH };
-
-struct flag {
-  const char *name;
-  enum kind kind;
-  size_t offset; /* in struct vampd_options */
-  int minimum, maximum;
-  const char *choices; /* TEXT: NULL, or the values allowed, each between bars */
-};
-
 #define AT(member) offsetof(struct vampd_options, member)
+#define TEXT VAMPD_OPTION_TEXT
+#define LIST VAMPD_OPTION_LIST
+#define NUMBER VAMPD_OPTION_NUMBER
+#define SWITCH VAMPD_OPTION_SWITCH
 
-static const struct flag FLAGS[] = {
-    {"host", TEXT, AT(host), 0, 0, NULL},
-    {"port", NUMBER, AT(port), 0, 65535, NULL},
-    {"allow-remote", SWITCH, AT(allow_remote), 0, 0, NULL},
-    {"model", TEXT, AT(model), 0, 0, NULL},
-    {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|"},
-    {"precision", TEXT, AT(precision), 0, 0, "|auto|fp32|bf16|"},
-    {"threads", NUMBER, AT(threads), 0, 1024, NULL},
-    {"workers", NUMBER, AT(workers), 1, 64, NULL},
-    {"data-dir", TEXT, AT(data_dir), 0, 0, NULL},
-    {"max-queue", NUMBER, AT(max_queue), 1, 100000, NULL},
-    {"max-body-mb", NUMBER, AT(max_body_mb), 1, 1024, NULL},
-    {"max-seconds", NUMBER, AT(max_seconds), 1, 3600, NULL},
-    {"max-connections", NUMBER, AT(max_connections), 4, 10000, NULL},
-    {"timeout", NUMBER, AT(timeout), 1, 3600, NULL},
-    {"grace", NUMBER, AT(grace), 0, 3600, NULL},
-    {"help", SWITCH, AT(help), 0, 0, NULL},
-    {"version", SWITCH, AT(version), 0, 0, NULL},
+/* name, kind, where, minimum, maximum, choices, optional, live, default, --help */
+const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
+    {"host", TEXT, AT(host), 0, 0, NULL, false, false, "127.0.0.1", "ADDRESS", "where to listen"},
+    {"port", NUMBER, AT(port), 0, 65535, NULL, false, false, "8765", "N",
+     "0 takes a free port and prints it"},
+    {"keys", TEXT, AT(keys), 0, 0, NULL, true, true, "", "FILE", "* who may use it; see --new-key"},
+    {"allow-remote", SWITCH, AT(allow_remote), 0, 0, NULL, false, false, "no", "",
+     "permit a --host beyond loopback without keys"},
+    {"cors-origins", LIST, AT(cors_origins), 0, 0, NULL, true, true, "", "LIST",
+     "* of web pages that may use it; commas, or *"},
+    {"model", TEXT, AT(model), 0, 0, NULL, false, false, "models/small", "FOLDER",
+     "model.json and its weights"},
+    {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|", false, false, "auto", "B", "auto, cpu"},
+    {"precision", TEXT, AT(precision), 0, 0, "|auto|fp32|bf16|", false, false, "auto", "P",
+     "auto: the fastest; fp32, bf16"},
+    {"threads", NUMBER, AT(threads), 0, 1024, NULL, false, false, "0", "N",
+     "of the CPU backend; 0 takes all cores"},
+    {"workers", NUMBER, AT(workers), 1, 64, NULL, false, false, "2", "N",
+     "threads that decode and encode audio"},
+    {"data-dir", TEXT, AT(data_dir), 0, 0, NULL, true, false, "", "FOLDER",
+     "of durable jobs; made if missing"},
+    {"max-disk-mb", NUMBER, AT(max_disk_mb), 0, 1 << 30, NULL, false, true, "20480", "N",
+     "* MiB in --data-dir; 0 is no limit"},
+    {"min-free-mb", NUMBER, AT(min_free_mb), 0, 1 << 30, NULL, false, true, "1024", "N",
+     "* MiB to leave free on its disk"},
+    {"keep-hours", NUMBER, AT(keep_hours), 0, 1000000, NULL, false, true, "168", "N",
+     "* a finished job is kept; 0 for ever"},
+    {"max-queue", NUMBER, AT(max_queue), 1, VAMPD_MAX_QUEUE, NULL, false, true, "64", "N",
+     "* jobs in the house before 429"},
+    {"max-jobs-queued", NUMBER, AT(max_jobs_queued), 1, 10000000, NULL, false, true, "10000", "N",
+     "* durable jobs that wait"},
+    {"max-body-mb", NUMBER, AT(max_body_mb), 1, 1024, NULL, false, true, "64", "N", "* MiB of one body"},
+    {"max-seconds", NUMBER, AT(max_seconds), 1, 3600, NULL, false, true, "600", "N", "* of one clip"},
+    {"max-connections", NUMBER, AT(max_connections), 4, 10000, NULL, false, false, "256", "N",
+     "open at once"},
+    {"timeout", NUMBER, AT(timeout), 1, 3600, NULL, false, false, "30", "N",
+     "seconds a silent connection is kept"},
+    {"grace", NUMBER, AT(grace), 0, 3600, NULL, false, true, "20", "N",
+     "* seconds running jobs get after SIGTERM"},
+    {"log-format", TEXT, AT(log_format), 0, 0, "|plain|json|", false, true, "plain", "F", "* plain, json"},
 };
 
-static const char HELP[] = "vampd: variations of music over HTTP. One daemon, one model, one device.\n"
-                           "  vampd --model models/small        then: docs/api.md, or GET /openapi.json\n"
-                           "\n"
-                           "  --host ADDRESS       where to listen (127.0.0.1)\n"
-                           "  --port N             0 takes a free port and prints it (8765)\n"
-                           "  --allow-remote       permit a --host that is not loopback (no keys yet!)\n"
-                           "  --model FOLDER       model.json and its weights (models/small)\n"
-                           "  --backend B          auto, cpu (auto)\n"
-                           "  --precision P        auto, fp32, bf16 (auto: the fastest there is)\n"
-                           "  --threads N          of the CPU backend; 0 takes all cores (0)\n"
-                           "  --workers N          threads that decode, resample and encode audio (2)\n"
-                           "  --data-dir FOLDER    created if missing, for one daemon at a time (none)\n"
-                           "  --max-queue N        jobs waiting and running before 429 is answered (64)\n"
-                           "  --max-body-mb N      MiB of one request body (64)\n"
-                           "  --max-seconds N      of one clip (600)\n"
-                           "  --max-connections N  open at once (256)\n"
-                           "  --timeout N          seconds a silent connection is kept (30)\n"
-                           "  --grace N            seconds running jobs get after SIGTERM (20)\n"
-                           "  --help, --version\n";
+static const char HELP_TOP[] =
+    "vampd: variations of music over HTTP. One daemon, one model, one device.\n"
+    "  vampd --model models/small           then: docs/api.md, or GET /openapi.json\n\n";
 
-static const struct flag *find_flag(const char *name, size_t length) {
-  for (size_t i = 0; i < sizeof FLAGS / sizeof FLAGS[0]; i++) {
-    if (strlen(FLAGS[i].name) == length && strncmp(FLAGS[i].name, name, length) == 0) {
-      return &FLAGS[i];
+static const char HELP_BOTTOM[] =
+    "  --config FILE         the same names, one a line: max-queue = 100\n"
+    "  --check-config        print what is in force and from where; 0, or 2 if wrong\n"
+    "  --new-key NAME        print a fresh key, and its section for the key file\n"
+    "  --help, --version\n\n"
+    "Every option is also a variable (VAMPD_MAX_QUEUE). Flags go before variables,\n"
+    "those before the file. SIGHUP reads * again, and the keys; SIGTERM stops.\n";
+
+int vampd_option_find(const char *name, size_t length) {
+  for (int row = 0; row < VAMPD_OPTION_COUNT; row++) {
+    const char *own = VAMPD_OPTIONS[row].name;
+    size_t i = 0;
+    while (i < length && own[i] && (own[i] == name[i] || (own[i] == '-' && name[i] == '_'))) {
+      i++;
+    }
+    if (i == length && !own[i]) {
+      return row;
     }
   }
-  return NULL;
+  return -1;
 }
 
 static bool is_choice(const char *choices, const char *value) {
@@ -82,71 +95,110 @@ static bool is_choice(const char *choices, const char *value) {
   return false;
 }
 
-static int set_flag(const struct flag *flag, const char *value, struct vampd_options *options,
-                    struct vamp_error *error) {
-  void *target = (char *)options + flag->offset;
-  if (flag->kind == NUMBER) {
-    char *end;
-    errno = 0;
-    long number = strtol(value, &end, 10);
-    if (errno != 0 || end == value || *end != '\0' || number < flag->minimum || number > flag->maximum) {
-      return vamp_fail(error, VAMP_INVALID, "--%s takes a whole number from %d to %d, not \"%s\".",
-                       flag->name, flag->minimum, flag->maximum, value);
-    }
-    *(int *)target = (int)number;
-    return VAMP_OK;
+static int set_number(const struct vampd_option *option, const char *value, int *target, const char *source,
+                      struct vamp_error *error) {
+  char *end;
+  errno = 0;
+  long number = strtol(value, &end, 10);
+  if (errno != 0 || end == value || *end != '\0' || number < option->minimum || number > option->maximum) {
+    return vamp_fail(error, VAMP_INVALID, "%s takes a whole number from %d to %d, not \"%.80s\".", source,
+                     option->minimum, option->maximum, value);
   }
-  if (value[0] == '\0' || (flag->choices && (strchr(value, '|') || !is_choice(flag->choices, value)))) {
-    return vamp_fail(error, VAMP_INVALID, "--%s cannot be \"%s\"%s%s.", flag->name, value,
-                     flag->choices ? "; it is one of " : "", flag->choices ? flag->choices : "");
-  }
-  *(const char **)target = value;
+  *target = (int)number;
   return VAMP_OK;
 }
 
-int vampd_options_parse(int argc, char *const *argv, struct vampd_options *options,
-                        struct vamp_error *error) {
-  struct vampd_options parsed = {
-      .host = "127.0.0.1",
-      .port = 8765,
-      .model = "models/small",
-      .backend = "auto",
-      .precision = "auto",
-      .workers = 2,
-      .max_queue = 64,
-      .max_body_mb = 64,
-      .max_seconds = 600,
-      .max_connections = 256,
-      .timeout = 30,
-      .grace = 20,
-  };
-  for (int i = 1; i < argc; i++) {
-    const char *text = argv[i];
-    const char *name = strncmp(text, "--", 2) == 0 ? text + 2 : "";
-    size_t length = strcspn(name, "=");
-    const struct flag *flag = find_flag(name, length);
-    if (!flag || (flag->kind == SWITCH && name[length] == '=')) {
-      return vamp_fail(error, VAMP_INVALID, "Unknown argument \"%s\"; vampd --help lists the flags.", text);
+static int set_switch(const char *value, bool *target, const char *source, struct vamp_error *error) {
+  bool yes = strcmp(value, "yes") == 0 || strcmp(value, "true") == 0;
+  if (!yes && strcmp(value, "no") != 0 && strcmp(value, "false") != 0) {
+    return vamp_fail(error, VAMP_INVALID, "%s is yes or no, not \"%.80s\".", source, value);
+  }
+  *target = yes;
+  return VAMP_OK;
+}
+
+static int set_text(const struct vampd_option *option, const char *value, char **target, const char *source,
+                    struct vamp_error *error) {
+  if ((value[0] == '\0' && !option->optional) ||
+      (option->choices && (strchr(value, '|') || !is_choice(option->choices, value)))) {
+    return vamp_fail(error, VAMP_INVALID, "%s cannot be \"%.80s\"%s%s.", source, value,
+                     option->choices ? "; it is one of " : "", option->choices ? option->choices : "");
+  }
+  char *copy = value[0] ? strdup(value) : NULL;
+  if (value[0] && !copy) {
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory.");
+  }
+  free(*target);
+  *target = copy;
+  return VAMP_OK;
+}
+
+static bool is_text(const struct vampd_option *option) {
+  return option->kind == TEXT || option->kind == LIST;
+}
+
+int vampd_option_set(const struct vampd_option *option, const char *value, struct vampd_options *options,
+                     const char *source, struct vamp_error *error) {
+  void *target = (char *)options + option->offset;
+  if (is_text(option)) {
+    return set_text(option, value, target, source, error);
+  }
+  if (option->kind == NUMBER) {
+    return set_number(option, value, target, source, error);
+  }
+  return set_switch(value, target, source, error);
+}
+
+void vampd_options_free(struct vampd_options *options) {
+  for (int row = 0; row < VAMPD_OPTION_COUNT; row++) {
+    if (is_text(&VAMPD_OPTIONS[row])) {
+      char **text = (char **)((char *)options + VAMPD_OPTIONS[row].offset);
+      free(*text);
+      *text = NULL;
     }
-    if (flag->kind == SWITCH) {
-      *(bool *)((char *)&parsed + flag->offset) = true;
-      continue;
-    }
-    bool inside = name[length] == '=';
-    if (!inside && i + 1 == argc) {
-      return vamp_fail(error, VAMP_INVALID, "--%s needs a value.", flag->name);
-    }
-    int status = set_flag(flag, inside ? name + length + 1 : argv[++i], &parsed, error);
+  }
+}
+
+int vampd_options_default(struct vampd_options *options, struct vamp_error *error) {
+  memset(options, 0, sizeof *options);
+  for (int row = 0; row < VAMPD_OPTION_COUNT; row++) {
+    const struct vampd_option *option = &VAMPD_OPTIONS[row];
+    int status = vampd_option_set(option, option->standard, options, option->name, error);
     if (status != VAMP_OK) {
+      vampd_options_free(options);
       return status;
     }
   }
-  *options = parsed;
   return VAMP_OK;
 }
 
-const char *vampd_options_help(void) {
-  return HELP;
+const char *vampd_option_value(const struct vampd_option *option, const struct vampd_options *options,
+                               char number[16]) {
+  const void *at = (const char *)options + option->offset;
+  if (is_text(option)) {
+    const char *text = *(char *const *)at;
+    return text ? text : "";
+  }
+  if (option->kind == SWITCH) {
+    return *(const bool *)at ? "yes" : "no";
+  }
+  snprintf(number, 16, "%d", *(const int *)at);
+  return number;
+}
+
+void vampd_options_help(FILE *out) {
+  fputs(HELP_TOP, out);
+  for (int row = 0; row < VAMPD_OPTION_COUNT; row++) {
+    const struct vampd_option *option = &VAMPD_OPTIONS[row];
+    int used = fprintf(out, "  --%s %s", option->name, option->argument);
+    fprintf(out, "%*s%s", used < 24 ? 24 - used : 1, "", option->help);
+    if (option->kind == SWITCH || !option->standard[0]) {
+      fputs("\n", out);
+    } else {
+      fprintf(out, " (%s)\n", option->standard);
+    }
+  }
+  fputs(HELP_BOTTOM, out);
 }
 
 struct vamp_device_options vampd_options_device(const struct vampd_options *options) {

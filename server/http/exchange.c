@@ -16,9 +16,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "server/http/json.h"
 #include "server/http/negotiate.h"
 #include "server/http/router.h"
+#include "server/http/stream.h"
 #include "server/log.h"
 
 #define FIRST_CAPACITY ((size_t)64 << 10)
@@ -27,13 +30,13 @@
 #define ACCEPTED_TYPES "multipart/form-data or application/json"
 
 static size_t max_body(const struct vampd_exchange *exchange) {
-  return (size_t)exchange->daemon->options.max_body_mb << 20;
+  return (size_t)exchange->settings->options.max_body_mb << 20;
 }
 
 static void refuse_too_large(struct vampd_exchange *exchange) {
   vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_TOO_LARGE, NULL,
                        "The body is larger than the limit of %d MiB (--max-body-mb).",
-                       exchange->daemon->options.max_body_mb);
+                       exchange->settings->options.max_body_mb);
   exchange->answered = true;
 }
 
@@ -60,35 +63,134 @@ static bool refuse_entry(struct vampd_exchange *exchange, enum vampd_entry entry
 /* What can be said about a request for a slow route from its headers. */
 static void check_slow(struct vampd_exchange *exchange) {
   const struct vampd_route *route = exchange->route;
-  if (!vampd_media_type_is(exchange->content_type, "multipart/form-data") &&
-      !vampd_media_type_is(exchange->content_type, "application/json")) {
+  if (!vampd_media_type_is(exchange->fields.content_type, "multipart/form-data") &&
+      !vampd_media_type_is(exchange->fields.content_type, "application/json")) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_UNSUPPORTED_MEDIA_TYPE, NULL,
                          "The body must be %s, as its Content-Type says.", ACCEPTED_TYPES);
     vampd_answer_header(&exchange->answer, "Accept-Post", "multipart/form-data, application/json");
     exchange->answered = true;
-  } else if (vampd_negotiate(exchange->accept, route->offers) < 0) {
+  } else if (vampd_negotiate(exchange->fields.accept, route->offers) < 0) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_ACCEPTABLE, NULL,
                          "The Accept header admits none of the types this answers with; see docs/api.md.");
     exchange->answered = true;
   } else if (!refuse_entry(exchange, vampd_admission_look(&exchange->daemon->admission)) &&
-             !vampd_device_facts(exchange->daemon->device)) {
+             !exchange->daemon->ready) {
     refuse_unavailable(exchange, VAMPD_PROBLEM_NOT_READY, "The model is still loading.");
   }
 }
 
-static void check(struct vampd_exchange *exchange, const char *method, const char *path) {
-  const char *allowed;
-  exchange->route = vampd_router_find(method, path, &allowed);
-  if (!exchange->route && !allowed) {
+/* A browser asks whether a page may send the request that it has in mind. */
+static void answer_options(struct vampd_exchange *exchange, const char *allowed) {
+  vampd_answer_bytes(&exchange->answer, 204, NULL, NULL, 0);
+  vampd_answer_header(&exchange->answer, "Allow", "%s, OPTIONS", allowed);
+  exchange->answered = true;
+}
+
+static void find_route(struct vampd_exchange *exchange, const char *method, const char *path) {
+  char allowed[64];
+  exchange->route = vampd_router_find(method, path, exchange->target, allowed);
+  if (!exchange->route && allowed[0] == '\0') {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_FOUND, NULL,
                          "Nothing is served under this path; GET /openapi.json lists what is.");
     exchange->answered = true;
+  } else if (!exchange->route && strcmp(method, "OPTIONS") == 0) {
+    answer_options(exchange, allowed);
   } else if (!exchange->route) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_METHOD_NOT_ALLOWED, NULL,
                          "This path answers to %s.", allowed);
     vampd_answer_header(&exchange->answer, "Allow", "%s", allowed);
     exchange->answered = true;
-  } else if (exchange->route->slow) {
+  }
+}
+
+/* Whether "127.0.0.1:8765", "localhost" or "[::1]:8765" names this machine to itself. */
+static bool is_local_name(const char *host) {
+  size_t length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+  static const char *const NAMES[] = {"localhost", "[::1]"};
+  for (int i = 0; i < 2; i++) {
+    if (strlen(NAMES[i]) == length && strncasecmp(host, NAMES[i], length) == 0) {
+      return true;
+    }
+  }
+  return strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == length;
+}
+
+/* Without keys, being on this machine is what opens the door, and any web page that is open in a browser here
+ * is. So a page's requests are refused unless it is on the allow-list or came from here; and so is a name for
+ * this machine that somebody else's name server gave it ("DNS rebinding"), under which a page would look as
+ * if it came from here. */
+static void check_page(struct vampd_exchange *exchange) {
+  const char *host = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Host");
+  const char *origin = exchange->fields.origin;
+  if (vampd_access_guarded(exchange->daemon->access) || exchange->daemon->options.allow_remote) {
+    return;
+  }
+  const char *after = origin ? strstr(origin, "://") : NULL;
+  bool own = after && host && strcmp(after + 3, host) == 0;
+  if ((host && !is_local_name(host)) ||
+      (origin && !own && !vampd_cors_allows(exchange->settings->cors, origin))) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_FORBIDDEN_ORIGIN, NULL,
+                         "Without keys, only this machine may ask, and no web page that is not listed in "
+                         "--cors-origins.");
+    exchange->answered = true;
+  }
+}
+
+/* Who asks, and may they ask now? */
+static void check_caller(struct vampd_exchange *exchange, const char *authorization) {
+  struct vamp_error error = {0};
+  int retry_after = 0;
+  if (vampd_access_identify(exchange->daemon->access, authorization, &exchange->caller, &error) != VAMP_OK) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_UNAUTHORIZED, NULL, "%s", error.message);
+    vampd_answer_header(&exchange->answer, "WWW-Authenticate", "Bearer");
+    exchange->answered = true;
+  } else if (vampd_access_request(exchange->caller, &retry_after, &error) != VAMP_OK) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_RATE_LIMITED, NULL, "%s", error.message);
+    exchange->answer.retry_after = retry_after;
+    exchange->answered = true;
+  }
+}
+
+/* One parameter of the query, from libmicrohttpd. */
+static enum MHD_Result take_parameter(void *context, enum MHD_ValueKind kind, const char *name,
+                                      const char *value) {
+  (void)kind;
+  struct vampd_exchange *exchange = context;
+  const char *const *known = exchange->route->query;
+  while (known && *known && strcmp(*known, name) != 0) {
+    known++;
+  }
+  char pointer[80];
+  snprintf(pointer, sizeof pointer, "/query/%.64s", name);
+  pointer[strcspn(pointer + 7, "/~") + 7] = '\0';
+  if (!known || !*known) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_FIELD, pointer,
+                         "This path knows no parameter \"%s\" in its query.", name);
+  } else if (!value || json_object_get(exchange->query, name)) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_FIELD, pointer,
+                         "The query must give \"%s\" once, with a value.", name);
+  } else {
+    json_object_set_new(exchange->query, name, vampd_json_text(value));
+    return MHD_YES;
+  }
+  exchange->answered = true;
+  return MHD_NO;
+}
+
+/* What the headers alone can decide. */
+static void check(struct vampd_exchange *exchange, const char *method, const char *path) {
+  find_route(exchange, method, path);
+  if (!exchange->answered) {
+    check_page(exchange);
+  }
+  if (!exchange->answered && !exchange->route->open) {
+    check_caller(exchange,
+                 MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Authorization"));
+  }
+  if (!exchange->answered) {
+    MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, take_parameter, exchange);
+  }
+  if (!exchange->answered && exchange->route->kind == VAMPD_ROUTE_WORK) {
     check_slow(exchange);
   }
 }
@@ -98,9 +200,30 @@ static char *copy_header(struct MHD_Connection *connection, const char *name) {
   return value ? strdup(value) : NULL;
 }
 
+static void copy_fields(struct MHD_Connection *connection, struct vampd_fields *fields) {
+  fields->content_type = copy_header(connection, "Content-Type");
+  fields->accept = copy_header(connection, "Accept");
+  fields->origin = copy_header(connection, "Origin");
+  fields->range = copy_header(connection, "Range");
+  fields->if_range = copy_header(connection, "If-Range");
+  fields->if_none_match = copy_header(connection, "If-None-Match");
+  fields->last_event_id = copy_header(connection, "Last-Event-ID");
+}
+
+static void free_fields(struct vampd_fields *fields) {
+  free(fields->content_type);
+  free(fields->accept);
+  free(fields->origin);
+  free(fields->range);
+  free(fields->if_range);
+  free(fields->if_none_match);
+  free(fields->last_event_id);
+}
+
 static void name_exchange(struct vampd_exchange *exchange) {
   uint64_t id = exchange->daemon->id_key + atomic_fetch_add(&exchange->daemon->id_count, 1);
-  snprintf(exchange->id, sizeof exchange->id, "%016llx", (unsigned long long)id);
+  snprintf(exchange->id, sizeof exchange->id, "%08x%016llx", exchange->daemon->id_salt,
+           (unsigned long long)id);
 }
 
 struct vampd_exchange *vampd_exchange_create(struct vampd *daemon, struct MHD_Connection *connection,
@@ -113,22 +236,27 @@ struct vampd_exchange *vampd_exchange_create(struct vampd *daemon, struct MHD_Co
   exchange->connection = connection;
   exchange->peer = peer;
   exchange->started = vampd_now();
+  exchange->query = json_object();
+  exchange->settings = vampd_configuration_acquire(daemon->configuration);
   name_exchange(exchange);
   snprintf(exchange->method, sizeof exchange->method, "%s", method);
   snprintf(exchange->path, sizeof exchange->path, "%s", path);
-  exchange->content_type = copy_header(connection, "Content-Type");
-  exchange->accept = copy_header(connection, "Accept");
+  copy_fields(connection, &exchange->fields);
   check(exchange, method, path);
   const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
   unsigned long long announced = length ? strtoull(length, NULL, 10) : max_body(exchange);
   if (announced > max_body(exchange)) {
     refuse_too_large(exchange);
   } else {
-    bool has_body = exchange->route && exchange->route->slow;
-    vampd_watch_receive(daemon->watch, peer, daemon->options.timeout + (double)announced / SLOWEST_SENDER,
-                        has_body);
+    bool has_body = exchange->route && exchange->route->kind == VAMPD_ROUTE_WORK;
+    vampd_watch_receive(daemon->watch, peer,
+                        exchange->settings->options.timeout + (double)announced / SLOWEST_SENDER, has_body);
   }
   return exchange;
+}
+
+const char *vampd_exchange_query(const struct vampd_exchange *exchange, const char *name) {
+  return json_string_value(json_object_get(exchange->query, name));
 }
 
 void vampd_exchange_drop_body(struct vampd_exchange *exchange) {
@@ -172,7 +300,7 @@ static bool grow(struct vampd_exchange *exchange, size_t size) {
 
 bool vampd_exchange_receive(struct vampd_exchange *exchange, const char *data, size_t size) {
   exchange->received += size;
-  bool kept = !exchange->answered && exchange->route->slow && grow(exchange, size);
+  bool kept = !exchange->answered && exchange->route->kind == VAMPD_ROUTE_WORK && grow(exchange, size);
   if (!kept) {
     vampd_exchange_drop_body(exchange);
     return exchange->received <= max_body(exchange) + MAX_DISCARD;
@@ -182,27 +310,31 @@ bool vampd_exchange_receive(struct vampd_exchange *exchange, const char *data, s
   return true;
 }
 
-static void run_slow(struct vampd_task *task) {
+static void run_handler(struct vampd_task *task) {
   struct vampd_exchange *exchange = (struct vampd_exchange *)task;
   exchange->route->handle(exchange);
 }
 
 void vampd_exchange_dispatch(struct vampd_exchange *exchange) {
   struct vampd *daemon = exchange->daemon;
-  if (!exchange->route->slow) {
+  enum vampd_route_kind kind = exchange->route->kind;
+  if (kind == VAMPD_ROUTE_QUICK) {
     exchange->route->handle(exchange);
     exchange->answered = true;
     return;
   }
-  if (refuse_entry(exchange, vampd_admission_enter(&daemon->admission))) {
-    return;
+  if (kind == VAMPD_ROUTE_WORK) {
+    if (refuse_entry(exchange, vampd_admission_enter(&daemon->admission))) {
+      return;
+    }
+    exchange->admitted = true;
+    atomic_fetch_add(&daemon->admitted, 1);
   }
-  exchange->admitted = true;
-  atomic_fetch_add(&daemon->admitted, 1);
-  exchange->task.run = run_slow;
+  atomic_fetch_add(&daemon->suspended, 1);
+  exchange->task.run = run_handler;
   MHD_suspend_connection(exchange->connection);
   vampd_watch_wait(daemon->watch, exchange->peer, exchange);
-  vampd_work_push(daemon->work, &exchange->task, false);
+  vampd_work_push(kind == VAMPD_ROUTE_WORK ? daemon->work : daemon->desk, &exchange->task, false);
 }
 
 void vampd_exchange_attach(struct vampd_exchange *exchange, struct vampd_job *job) {
@@ -212,6 +344,20 @@ void vampd_exchange_attach(struct vampd_exchange *exchange, struct vampd_job *jo
     vampd_job_cancel(job);
   }
   vampd_watch_unlock(exchange->daemon->watch);
+}
+
+bool vampd_exchange_take_place(struct vampd_exchange *exchange, double audio_seconds) {
+  struct vamp_error error = {0};
+  int retry_after = 0;
+  int status = vampd_access_take_jobs(exchange->caller, 1, audio_seconds, &retry_after, &error);
+  exchange->counted = status == VAMP_OK;
+  if (!exchange->counted) {
+    vampd_answer_problem(&exchange->answer,
+                         status == VAMP_BUSY ? VAMPD_PROBLEM_RATE_LIMITED : VAMPD_PROBLEM_TOO_LARGE, NULL,
+                         "%s", error.message);
+    exchange->answer.retry_after = retry_after;
+  }
+  return exchange->counted;
 }
 
 bool vampd_exchange_abandoned(struct vampd_exchange *exchange) {
@@ -226,13 +372,28 @@ void vampd_exchange_finish(struct vampd_exchange *exchange) {
   vampd_watch_wait(daemon->watch, exchange->peer, NULL);
   vampd_job_release(exchange->job);
   exchange->job = NULL;
-  double seconds = vampd_now() - exchange->started;
-  exchange->charged = exchange->answer.borrowed ? 0 : exchange->answer.size;
+  bool admitted = exchange->admitted;
+  if (exchange->counted) {
+    vampd_access_return_jobs(exchange->caller, 1);
+  }
+  const struct vampd_answer *answer = &exchange->answer;
+  exchange->charged = answer->borrowed || answer->is_file ? 0 : answer->size;
   vampd_admission_charge(&daemon->admission, exchange->charged);
   exchange->answered = true;
   MHD_resume_connection(exchange->connection);
   /* The last word: once no job is left, every connection has been resumed. */
-  vampd_admission_leave(&daemon->admission, seconds);
+  if (admitted) {
+    vampd_admission_leave(&daemon->admission);
+  }
+  atomic_fetch_sub(&daemon->suspended, 1);
+}
+
+void vampd_exchange_streams(struct vampd_exchange *exchange, struct vampd_stream *stream) {
+  vampd_watch_lock(exchange->daemon->watch);
+  exchange->stream = stream;
+  atomic_fetch_add(&exchange->daemon->streams, 1);
+  vampd_watch_unlock(exchange->daemon->watch);
+  vampd_watch_wait(exchange->daemon->watch, exchange->peer, exchange);
 }
 
 void vampd_exchange_abandon(void *context) {
@@ -241,6 +402,9 @@ void vampd_exchange_abandon(void *context) {
   if (exchange->job) {
     vampd_job_cancel(exchange->job);
   }
+  if (exchange->stream) {
+    vampd_stream_break(exchange->stream);
+  }
 }
 
 void vampd_exchange_free(struct vampd_exchange *exchange) {
@@ -248,8 +412,9 @@ void vampd_exchange_free(struct vampd_exchange *exchange) {
   vampd_exchange_drop_body(exchange);
   vampd_admission_return(&daemon->admission, exchange->charged);
   vampd_answer_free(&exchange->answer);
-  free(exchange->content_type);
-  free(exchange->accept);
+  free_fields(&exchange->fields);
+  json_decref(exchange->query);
+  vampd_settings_release(exchange->settings);
   if (exchange->admitted) {
     atomic_fetch_sub(&daemon->admitted, 1);
   }

@@ -1,21 +1,24 @@
 /*
  * One request and its answer, on one connection.
  *
- * A handler finds the body complete and bounded. A quick one, on an HTTP thread, fills `answer` and
- * returns. A slow one runs on a worker while the connection is suspended: it fills `answer` and calls
- * vampd_exchange_finish, or gives a job to the device and lets the job's end do that.
+ * A handler finds the body complete and bounded. A quick one (router.h), on an HTTP thread, fills `answer`
+ * and returns. The others run on another thread while the connection is suspended: they fill `answer` and
+ * call vampd_exchange_finish, or give a job to the device and let the job's end do that.
  */
 #ifndef VAMPD_EXCHANGE_H
 #define VAMPD_EXCHANGE_H
 
+#include <jansson.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "server/access/access.h"
 #include "server/daemon.h"
 #include "server/http/answer.h"
 #include "server/jobs/job.h"
 #include "server/jobs/work.h"
+#include "server/store/store.h"
 
 struct MHD_Connection;
 struct vampd_route;
@@ -23,10 +26,17 @@ struct vampd_route;
 enum vampd_picture { VAMPD_PICTURE_NONE, VAMPD_PICTURE_PNG, VAMPD_PICTURE_SVG };
 
 /* In what form the client wants the result; set while preparing, read when the job is done. */
+enum vampd_shape { VAMPD_SHAPE_FILE, VAMPD_SHAPE_JSON, VAMPD_SHAPE_MIXED };
 struct vampd_output {
-  bool json;
+  enum vampd_shape shape;
   enum vamp_audio_format format;
   enum vampd_picture picture;
+};
+
+/* The header fields that somebody looks at; NULL where missing. */
+struct vampd_fields {
+  char *content_type, *accept, *origin;
+  char *range, *if_range, *if_none_match, *last_event_id;
 };
 
 struct vampd_exchange {
@@ -35,9 +45,12 @@ struct vampd_exchange {
   struct MHD_Connection *connection;
   struct vampd_peer *peer;
   const struct vampd_route *route; /* NULL where there is none */
-  char id[17];                     /* Vampd-Request-Id: 16 hexadecimal digits */
+  struct vampd_caller *caller;     /* who asks; NULL on routes that are open to anyone */
+  char id[VAMPD_ID_SIZE];          /* Vampd-Request-Id */
+  char target[VAMPD_ID_SIZE];      /* the id in the path; "" where there is none */
   char method[16], path[96];       /* for the log; cut */
-  char *content_type, *accept;     /* the headers; NULL where missing */
+  struct vampd_fields fields;
+  json_t *query; /* an object of strings */
   double started;
 
   char *body;
@@ -45,11 +58,14 @@ struct vampd_exchange {
   size_t charged;  /* bytes of the answer that admission counts until it is sent */
   size_t received; /* also counts what was discarded */
 
+  const struct vampd_settings *settings; /* those in force when it came */
   struct vampd_output output;
-  struct vampd_job *job; /* under the watch's lock while waiting */
-  bool abandoned;        /* likewise: the client hung up, or the daemon is out of patience */
-  bool admitted;         /* has or had a place in the queue: its answer is waited for at the end */
-  atomic_bool answered;  /* `answer` is complete and may be sent */
+  bool counted;                /* among its caller's jobs */
+  struct vampd_job *job;       /* under the watch's lock while waiting */
+  struct vampd_stream *stream; /* likewise: the answer that is being sent */
+  bool abandoned;              /* likewise: the client hung up, or the daemon is out of patience */
+  bool admitted;               /* has or had a place in the queue: its answer is waited for at the end */
+  atomic_bool answered;        /* `answer` is complete and may be sent */
   struct vampd_answer answer;
   size_t sent; /* bytes of the answer's body, for the log */
 };
@@ -62,11 +78,18 @@ void vampd_exchange_drop_body(struct vampd_exchange *exchange);
 /* Ties a job to the client, so that it is cancelled should the client hang up; takes the reference. */
 void vampd_exchange_attach(struct vampd_exchange *exchange, struct vampd_job *job);
 
+/* Counts it among its caller's jobs until it is finished. False where the caller has had enough; the exchange
+ * then has its answer. */
+bool vampd_exchange_take_place(struct vampd_exchange *exchange, double audio_seconds);
+
 /* Whether nobody waits for the result any more. */
 bool vampd_exchange_abandoned(struct vampd_exchange *exchange);
 
 /* The answer is complete: resumes the connection. The exchange may be gone when this returns. */
 void vampd_exchange_finish(struct vampd_exchange *exchange);
+
+/* A parameter of the query, NULL where it is missing. */
+const char *vampd_exchange_query(const struct vampd_exchange *exchange, const char *name);
 
 /* ---- for the HTTP threads ------------------------------------------------------------------------------ */
 
@@ -80,12 +103,16 @@ bool vampd_exchange_receive(struct vampd_exchange *exchange, const char *data, s
 /* The body is complete. Afterwards the exchange is answered, or suspended and somebody else's. */
 void vampd_exchange_dispatch(struct vampd_exchange *exchange);
 
+/* A stream is being sent: from now on it is broken should the client hang up. */
+void vampd_exchange_streams(struct vampd_exchange *exchange, struct vampd_stream *stream);
+
 /* The connection is done with it. */
 void vampd_exchange_free(struct vampd_exchange *exchange);
 
 /* ---- for the watch: under its lock --------------------------------------------------------------------- */
 
-/* Nobody waits for the result any more: the job is cancelled, now or as soon as there is one. */
+/* Nobody waits for the result any more: the job is cancelled, now or as soon as there is one; a stream
+ * ends. */
 void vampd_exchange_abandon(void *exchange);
 
 #endif

@@ -21,6 +21,9 @@
 #include <unistd.h>
 
 #include "server/http/exchange.h"
+#include "server/http/range.h"
+#include "server/http/router.h"
+#include "server/http/stream.h"
 #include "server/log.h"
 
 #define POOL_THREADS 2
@@ -29,10 +32,16 @@
 
 static void log_exchange(const struct vampd_exchange *exchange, enum MHD_RequestTerminationCode code) {
   bool early = code != MHD_REQUEST_TERMINATED_COMPLETED_OK || exchange->abandoned;
-  const char *end = early ? " abandoned" : "";
-  vampd_log("request id=%s method=%s path=%s status=%d in=%zu out=%zu seconds=%.3f%s", exchange->id,
-            exchange->method, exchange->path, exchange->answer.status, exchange->received, exchange->sent,
-            vampd_now() - exchange->started, end);
+  double seconds = vampd_now() - exchange->started;
+  const char *key = exchange->caller ? vampd_caller_name(exchange->caller) : "";
+  vampd_log_event("request", VAMPD_LOG_TEXT("id", exchange->id), VAMPD_LOG_TEXT("method", exchange->method),
+                  VAMPD_LOG_TEXT("path", exchange->path),
+                  VAMPD_LOG_INTEGER("status", exchange->answer.status),
+                  VAMPD_LOG_INTEGER("in", exchange->received), VAMPD_LOG_INTEGER("out", exchange->sent),
+                  VAMPD_LOG_NUMBER("seconds", seconds), VAMPD_LOG_TEXT("key", key[0] ? key : NULL),
+                  VAMPD_LOG_TEXT("end", early ? "abandoned" : NULL));
+  vampd_metrics_request(exchange->daemon->metrics, exchange->route ? exchange->route->path : "",
+                        exchange->answer.status, seconds);
 }
 
 static void completed(void *context, struct MHD_Connection *connection, void **slot,
@@ -44,6 +53,10 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
     return;
   }
   log_exchange(exchange, code);
+  if (exchange->stream) {
+    vampd_watch_wait(daemon->watch, exchange->peer, NULL);
+    atomic_fetch_sub(&daemon->streams, 1);
+  }
   /* The connection may stay for another request, whose header lines again have a time to arrive in. */
   vampd_watch_deadline(daemon->watch, exchange->peer, 2.0 * daemon->options.timeout);
   *slot = NULL;
@@ -72,40 +85,119 @@ static struct vampd_peer *peer_of(struct MHD_Connection *connection) {
   return info ? info->socket_context : NULL;
 }
 
+static void add_cors(struct MHD_Response *response, const struct vampd_exchange *exchange) {
+  struct vampd_cors_header headers[VAMPD_CORS_MAX_HEADERS];
+  bool preflight = strcmp(exchange->method, "OPTIONS") == 0;
+  int count = vampd_cors_headers(exchange->settings->cors, exchange->fields.origin, preflight, headers);
+  for (int i = 0; i < count; i++) {
+    MHD_add_response_header(response, headers[i].name, headers[i].value);
+  }
+}
+
 static void add_headers(struct MHD_Response *response, const struct vampd_exchange *exchange) {
   const struct vampd_answer *answer = &exchange->answer;
-  MHD_add_response_header(response, "Content-Type", answer->media_type);
+  if (answer->media_type) {
+    MHD_add_response_header(response, "Content-Type", answer->media_type);
+  }
   MHD_add_response_header(response, "Vampd-Request-Id", exchange->id);
   MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
   for (int i = 0; i < answer->header_count; i++) {
     MHD_add_response_header(response, answer->headers[i].name, answer->headers[i].value);
   }
-  if (answer->status == 429 || answer->status == 503) {
-    char seconds[16];
-    int busy = vampd_admission_retry_after(&exchange->daemon->admission);
-    snprintf(seconds, sizeof seconds, "%d", answer->status == 429 ? busy : 1);
-    MHD_add_response_header(response, "Retry-After", seconds);
+  if (answer->etag[0] != '\0') {
+    MHD_add_response_header(response, "ETag", answer->etag);
   }
+  if (answer->is_file) {
+    MHD_add_response_header(response, "Accept-Ranges", "bytes");
+  }
+  if (answer->status == 429 || answer->status == 503) {
+    char text[16];
+    int seconds = answer->retry_after     ? answer->retry_after
+                  : answer->status == 429 ? vampd_admission_retry_after(&exchange->daemon->admission)
+                                          : 1;
+    snprintf(text, sizeof text, "%d", seconds);
+    MHD_add_response_header(response, "Retry-After", text);
+  }
+  add_cors(response, exchange);
   if (vampd_admission_closed(&exchange->daemon->admission)) {
     MHD_add_response_header(response, "Connection", "close");
   }
 }
 
-static enum MHD_Result send_answer(struct vampd_exchange *exchange) {
+/* What of a file is asked for: sets the answer's status and headers, and returns where it begins. */
+static int64_t choose_range(struct vampd_exchange *exchange) {
   struct vampd_answer *answer = &exchange->answer;
+  const struct vampd_fields *fields = &exchange->fields;
+  if (fields->if_none_match && vampd_etag_matches(fields->if_none_match, answer->etag)) {
+    char etag[sizeof answer->etag];
+    memcpy(etag, answer->etag, sizeof etag);
+    vampd_answer_bytes(answer, 304, answer->media_type, NULL, 0);
+    memcpy(answer->etag, etag, sizeof etag);
+    return 0;
+  }
+  /* If-Range: the range only where the tag is still the same; ours never changes, a date is never known. */
+  bool same = !fields->if_range || strcmp(fields->if_range, answer->etag) == 0;
+  int64_t size = (int64_t)answer->size, first = 0, last = 0;
+  switch (vampd_range_parse(same ? fields->range : NULL, size, &first, &last)) {
+  case VAMPD_RANGE_WHOLE:
+    return 0;
+  case VAMPD_RANGE_PART:
+    answer->status = 206;
+    answer->size = (size_t)(last - first + 1);
+    vampd_answer_header(answer, "Content-Range", "bytes %lld-%lld/%lld", (long long)first, (long long)last,
+                        (long long)size);
+    return first;
+  case VAMPD_RANGE_UNSATISFIABLE:
+    break;
+  }
+  vampd_answer_problem(answer, VAMPD_PROBLEM_RANGE_NOT_SATISFIABLE, NULL,
+                       "The range begins behind the end: there are %lld bytes.", (long long)size);
+  vampd_answer_header(answer, "Content-Range", "bytes */%lld", (long long)size);
+  return 0;
+}
+
+static struct MHD_Response *make_response(struct vampd_exchange *exchange) {
+  struct vampd_answer *answer = &exchange->answer;
+  int64_t offset = answer->is_file ? choose_range(exchange) : 0;
+  if (answer->is_file) {
+    struct MHD_Response *response =
+        MHD_create_response_from_fd_at_offset64(answer->size, answer->file, (uint64_t)offset);
+    if (response) {
+      answer->file = -1; /* the response closes it */
+    }
+    return response;
+  }
+  if (answer->stream) {
+    struct vampd_stream *stream = answer->stream;
+    answer->stream = NULL;
+    struct MHD_Response *response = vampd_stream_response(stream, exchange->connection);
+    if (response) {
+      vampd_exchange_streams(exchange, stream);
+    }
+    return response;
+  }
   bool borrowed = answer->borrowed || answer->size == 0;
   struct MHD_Response *response =
       MHD_create_response_from_buffer(answer->size, answer->size ? answer->body : (void *)"",
                                       borrowed ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
+  if (response && !borrowed) {
+    answer->body = NULL; /* the response frees it */
+  }
+  return response;
+}
+
+static enum MHD_Result send_answer(struct vampd_exchange *exchange) {
+  struct vampd_answer *answer = &exchange->answer;
+  bool streams = answer->stream != NULL;
+  struct MHD_Response *response = make_response(exchange);
   if (!response) {
     return MHD_NO;
   }
-  if (!borrowed) {
-    answer->body = NULL; /* the response frees it */
-  }
   exchange->sent = answer->size;
-  vampd_watch_deadline(exchange->daemon->watch, exchange->peer,
-                       exchange->daemon->options.timeout + (double)answer->size / SLOWEST_READER);
+  if (!streams) {
+    vampd_watch_deadline(exchange->daemon->watch, exchange->peer,
+                         exchange->settings->options.timeout + (double)answer->size / SLOWEST_READER);
+  }
   add_headers(response, exchange);
   enum MHD_Result result = MHD_queue_response(exchange->connection, (unsigned int)answer->status, response);
   MHD_destroy_response(response);
@@ -206,12 +298,10 @@ int vampd_http_listen(const struct vampd_options *options, int *port, struct vam
                      options->host);
   }
   int result;
-  if (!options->allow_remote && !is_loopback(address->ai_addr)) {
-    result =
-        vamp_fail(error, VAMP_INVALID,
-                  "%s is not a loopback address, and there are no keys yet: anyone who reaches it could use "
-                  "this machine. Give --allow-remote if that is what you want.",
-                  options->host);
+  /* settings.c has refused numbers of this kind already; "localhost" may be anything. */
+  if (!options->allow_remote && !options->keys && !is_loopback(address->ai_addr)) {
+    result = vamp_fail(error, VAMP_INVALID,
+                       "%s is not a loopback address, and there is no key file (--keys).", options->host);
   } else if ((result = listen_at(address)) < 0) {
     result = vamp_fail(error, VAMP_IO, "Cannot listen on %s port %d: %s.", options->host, options->port,
                        strerror(errno));
@@ -236,6 +326,18 @@ int vampd_http_start(struct vampd *daemon, int socket, struct vamp_error *error)
     return vamp_fail(error, VAMP_IO, "The HTTP server could not be started.");
   }
   return VAMP_OK;
+}
+
+void vampd_http_quiesce(struct vampd *daemon) {
+  MHD_socket listening = daemon->http ? MHD_quiesce_daemon(daemon->http) : MHD_INVALID_SOCKET;
+  if (listening != MHD_INVALID_SOCKET) {
+    close(listening);
+  }
+}
+
+int vampd_http_connections(struct vampd *daemon) {
+  const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon->http, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+  return info ? (int)info->num_connections : 0;
 }
 
 void vampd_http_stop(struct vampd *daemon) {

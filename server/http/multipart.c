@@ -76,6 +76,9 @@ static int read_part_header(const char **at, const char *end, struct vampd_part 
     }
     named = strncasecmp(line, "content-disposition:", 20) == 0 &&
             read_parameter(line + 20, "name", part->name, sizeof part->name);
+    if (!named || !read_parameter(line + 20, "filename", part->filename, sizeof part->filename)) {
+      part->filename[0] = '\0';
+    }
   }
   if (!named) {
     return vamp_fail(error, VAMP_INVALID,

@@ -10,12 +10,13 @@
 
 #include "vamp/error.h"
 
-#define VAMPD_MULTIPART_MAX_PARTS 8
+#define VAMPD_MULTIPART_MAX_PARTS 66
 #define VAMPD_MULTIPART_MAX_HEADER 4096 /* bytes of one part's header lines */
 
-/* One part. Everything but `name` points into the body. */
+/* One part. Everything but the names points into the body. */
 struct vampd_part {
   char name[64];
+  char filename[128]; /* "" where there is none, or a longer one */
   const char *data;
   size_t size;
 };

@@ -22,6 +22,7 @@
 
 #include "server/jobs/work.h"
 #include "server/log.h"
+#include "server/metrics.h"
 
 #define GATHER_SECONDS 0.1
 #define GATHER_TURN 0.002
@@ -77,10 +78,15 @@ static void unload(struct vampd_device *device) {
 static void pass_events_on(struct vampd_device *device) {
   struct vamp_event event;
   while (vamp_loop_next_event(device->loop, &event) == 1) {
-    if (event.type != VAMP_EVENT_PROGRESS) {
-      device->options.finished(&event);
-    }
+    device->options.event(&event);
   }
+}
+
+/* What the turn that has just run was, and how fast. */
+static void measure(struct vampd_device *device, double seconds) {
+  struct vamp_loop_turn turn;
+  vamp_loop_last_turn(device->loop, &turn);
+  vampd_metrics_turn(device->options.metrics, &turn, seconds);
 }
 
 /* See "Gathering" above. */
@@ -99,7 +105,11 @@ static void turn(struct vampd_device *device) {
       gather(device);
     }
     struct vamp_error error;
+    double started = vampd_now();
     int worked = vamp_loop_step(device->loop, &error);
+    if (worked == 1) {
+      measure(device, vampd_now() - started);
+    }
     if (worked < 0 && device->state == READY) {
       device->state = LOST;
       device->options.failed(device->options.user, &error);

@@ -2,8 +2,8 @@
  * The device thread: the one thread that opens the device, loads the model and runs the batch loop.
  *
  * Nothing else in the daemon touches the device. Jobs come in through vampd_device_submit, from any
- * thread; what becomes of them goes out through `finished`, on the device thread, which must only pass
- * it on.
+ * thread; what becomes of them goes out through `event`, on the device thread, which must only pass it
+ * on.
  */
 #ifndef VAMPD_DEVICE_H
 #define VAMPD_DEVICE_H
@@ -13,6 +13,7 @@
 #include "vamp/backend.h"
 #include "vamp/generate.h"
 
+struct vampd_metrics;
 struct vampd_work;
 
 struct vampd_device_options {
@@ -20,8 +21,9 @@ struct vampd_device_options {
   struct vamp_device_options device;
   struct vamp_loop_limits loop;
   struct vampd_work *work; /* so that the loop can wait for what is about to arrive */
-  /* DONE, FAILED, CANCELLED; the receiver owns event->result. */
-  void (*finished)(const struct vamp_event *event);
+  struct vampd_metrics *metrics;
+  /* What becomes of the jobs; the receiver owns event->result. */
+  void (*event)(const struct vamp_event *event);
   /* The model could not be loaded or the device was lost: the daemon has to end. Called once. */
   void (*failed)(void *user, const struct vamp_error *error);
   /* The model is loaded. Called once. */

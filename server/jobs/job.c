@@ -15,14 +15,14 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "server/access/keys.h"
 #include "server/log.h"
 
 struct vampd_job {
   struct vampd_task finish; /* first member: the task is the job */
   struct vampd_device *device;
   struct vampd_work *work;
-  void (*done)(const struct vampd_outcome *outcome, void *user);
-  void *user;
+  struct vampd_job_options options;
   atomic_int references;
   pthread_mutex_t mutex; /* guards the members down to `cancelled` */
   struct vamp_variation variation;
@@ -38,24 +38,25 @@ struct vampd_job {
 static void finish(struct vampd_task *task) {
   struct vampd_job *job = (struct vampd_job *)task;
   pthread_mutex_lock(&job->mutex);
-  if (job->result) {
+  if (job->result && job->options.task == VAMP_TASK_VARIATION) {
     vamp_variation_finish(&job->variation, job->result);
   }
   job->submitted = false;
   pthread_mutex_unlock(&job->mutex);
   struct vampd_outcome outcome = {
+      .job = job,
       .status = job->status,
       .error = &job->error,
       .variation = &job->variation,
       .result = job->result,
       .seconds = vampd_now() - job->submitted_at,
   };
-  job->done(&outcome, job->user);
+  job->options.done(&outcome, job->options.user);
   vampd_job_release(job);
 }
 
-int vampd_job_create(struct vampd_device *device, struct vampd_work *work, struct vamp_variation *variation,
-                     void (*done)(const struct vampd_outcome *outcome, void *user), void *user,
+int vampd_job_create(struct vampd_device *device, struct vampd_work *work,
+                     const struct vampd_job_options *options, struct vamp_variation *variation,
                      struct vampd_job **job, struct vamp_error *error) {
   struct vampd_job *made = calloc(1, sizeof *made);
   if (!made) {
@@ -64,8 +65,7 @@ int vampd_job_create(struct vampd_device *device, struct vampd_work *work, struc
   made->finish.run = finish;
   made->device = device;
   made->work = work;
-  made->done = done;
-  made->user = user;
+  made->options = *options;
   atomic_init(&made->references, 1);
   pthread_mutex_init(&made->mutex, NULL);
   made->variation = *variation;
@@ -74,10 +74,35 @@ int vampd_job_create(struct vampd_device *device, struct vampd_work *work, struc
   return VAMP_OK;
 }
 
-int vampd_job_submit(struct vampd_job *job, struct vamp_error *error) {
-  struct vamp_job task;
-  vamp_variation_job(&job->variation, &task);
+/* The job in the form the loop takes. */
+static struct vamp_job describe(struct vampd_job *job) {
+  const struct vampd_job_options *options = &job->options;
+  struct vamp_job task = {.task = options->task};
+  if (options->task == VAMP_TASK_VARIATION) {
+    vamp_variation_job(&job->variation, &task);
+  } else if (options->task == VAMP_TASK_ENCODE) {
+    task.samples = job->variation.clip.samples;
+    task.sample_count = job->variation.clip.count;
+    vamp_sampling_defaults(&task.sampling);
+  } else {
+    vamp_sampling_defaults(&task.sampling);
+  }
+  if (options->codes) {
+    task.samples = NULL;
+    task.codes = options->codes;
+    task.codebooks = options->codebooks;
+    task.frames = options->frames;
+  }
+  if (options->caller) {
+    task.client = vampd_caller_client(options->caller);
+    task.weight = (float)vampd_caller_priority(options->caller) / VAMPD_PRIORITY_DEFAULT;
+  }
   task.user = job;
+  return task;
+}
+
+int vampd_job_submit(struct vampd_job *job, struct vamp_error *error) {
+  struct vamp_job task = describe(job);
   /* One reference for the device, one for this function: the job may end before it does. */
   atomic_fetch_add(&job->references, 2);
   pthread_mutex_lock(&job->mutex);
@@ -86,7 +111,10 @@ int vampd_job_submit(struct vampd_job *job, struct vamp_error *error) {
                               : vampd_device_submit(job->device, &task, &job->id, error);
   if (status == VAMP_OK) {
     job->submitted = true;
-    vamp_variation_forget_samples(&job->variation);
+    job->options.codes = NULL;
+    if (!job->options.keep_samples) {
+      vamp_variation_forget_samples(&job->variation);
+    }
   }
   pthread_mutex_unlock(&job->mutex);
   if (status != VAMP_OK) {
@@ -105,6 +133,11 @@ void vampd_job_cancel(struct vampd_job *job) {
   pthread_mutex_unlock(&job->mutex);
 }
 
+void vampd_job_take_variation(struct vampd_job *job, struct vamp_variation *variation) {
+  *variation = job->variation;
+  job->variation = (struct vamp_variation){0};
+}
+
 void vampd_job_release(struct vampd_job *job) {
   if (!job || atomic_fetch_sub(&job->references, 1) != 1) {
     return;
@@ -117,6 +150,12 @@ void vampd_job_release(struct vampd_job *job) {
 
 void vampd_job_event(const struct vamp_event *event) {
   struct vampd_job *job = event->user;
+  if (event->type == VAMP_EVENT_PROGRESS) {
+    if (job->options.progress) {
+      job->options.progress(event, job->options.user);
+    }
+    return;
+  }
   if (event->type == VAMP_EVENT_DONE) {
     job->status = VAMP_OK;
     job->result = event->result;

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -16,6 +17,24 @@ static int path_in(const char *folder, const char *name, char path[PATH_MAX], st
     return vamp_fail(error, VAMP_INVALID, "--data-dir is too long.");
   }
   return VAMP_OK;
+}
+
+int vampd_data_dir_choose(const char *asked, char path[PATH_MAX], struct vamp_error *error) {
+  const char *state = getenv("STATE_DIRECTORY"), *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+  int length = 0;
+  if (asked) {
+    length = snprintf(path, PATH_MAX, "%s", asked);
+  } else if (state && state[0] == '/') {
+    /* systemd separates several with colons; the first is ours. */
+    length = snprintf(path, PATH_MAX, "%.*s", (int)strcspn(state, ":"), state);
+  } else if (xdg && xdg[0] == '/') {
+    length = snprintf(path, PATH_MAX, "%s/vampd", xdg);
+  } else if (home && home[0] == '/') {
+    length = snprintf(path, PATH_MAX, "%s/.local/state/vampd", home);
+  } else {
+    return vamp_fail(error, VAMP_INVALID, "Jobs need a folder to be kept in; give one with --data-dir.");
+  }
+  return length < PATH_MAX ? VAMP_OK : vamp_fail(error, VAMP_INVALID, "--data-dir is too long.");
 }
 
 static int make_folders(const char *folder, struct vamp_error *error) {

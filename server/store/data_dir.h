@@ -7,7 +7,13 @@
 #ifndef VAMPD_DATA_DIR_H
 #define VAMPD_DATA_DIR_H
 
+#include <limits.h>
+
 #include "vamp/error.h"
+
+/* Where the data is kept: `asked`, or where that is NULL, $STATE_DIRECTORY (systemd), $XDG_STATE_HOME/vampd,
+ * ~/.local/state/vampd. VAMP_INVALID where none of them is known. */
+int vampd_data_dir_choose(const char *asked, char path[PATH_MAX], struct vamp_error *error);
 
 /* Makes the folder (and its parents) with mode 0700 and locks it. Returns the lock, a file descriptor, or a
  * negative status. */

@@ -86,7 +86,9 @@ enum vampd_folder { VAMPD_FOLDER_INPUTS, VAMPD_FOLDER_JOBS, VAMPD_FOLDER_SWEEPS 
 struct vampd_store_limits {
   int64_t max_bytes;      /* of all inputs and results together; 0: no limit */
   int64_t min_free_bytes; /* of the file system, for others */
-  double keep_seconds;    /* finished jobs are forgotten after; 0: never */
+  double keep_seconds;    /* finished jobs are forgotten after; 0: not for their age */
+  double spare_seconds;   /* finished jobs younger than this are not forgotten for space, so that a client has
+                             the time to fetch a result; 0: any may go */
 };
 
 struct vampd_store;

@@ -1,7 +1,7 @@
 """The command line itself: help, exit codes, and errors that say what to do."""
 import pytest
 
-COMMANDS = ["run", "mask", "encode", "decode", "logits", "generate", "bench", "info"]
+COMMANDS = ["run", "mask", "encode", "decode", "logits", "generate", "measure", "bench", "info"]
 
 
 def test_overview_lists_every_command(vamp):

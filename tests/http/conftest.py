@@ -5,6 +5,7 @@ The binary is vampd in $VAMP_BUILD (default: build). The model is a tiny one wit
 that a generation takes milliseconds; test_small_model.py uses the weights that ship.
 """
 import http.client
+import importlib.util
 import io
 import json
 import math
@@ -33,6 +34,7 @@ import tiny_model  # noqa: E402
 
 VAMPD = os.path.join(os.environ.get("VAMP_BUILD", os.path.join(ROOT, "build")), "vampd")
 START_SECONDS = 60
+FINISHED = ("done", "failed", "cancelled")
 # For a daemon built with sanitizers: what libraries keep until the process ends.
 ENVIRONMENT = {"LSAN_OPTIONS": "suppressions=" + os.path.join(ROOT, "tests", "leaks.supp"), **os.environ}
 
@@ -55,11 +57,18 @@ def encode_form(parts):
 
 
 class Daemon:
-    """A running vampd. As a context manager it is stopped at the end, and must then have stopped well."""
+    """A running vampd. As a context manager it is stopped at the end, and must then have stopped well.
 
-    def __init__(self, model, *flags, wait=True):
+    data  a folder that outlives this daemon; without it there is one that goes with it
+    key   sent with every request
+    """
+
+    def __init__(self, model, *flags, wait=True, data=None, key=None):
+        self.folder = None if data else tempfile.mkdtemp(prefix="vampd-test-")
+        self.data = str(data) if data else os.path.join(self.folder, "data")
+        self.key = key
         self.process = subprocess.Popen(
-            [VAMPD, "--model", model, "--port", "0", "--data-dir", self.make_folder(), "--threads", "2", *flags],
+            [VAMPD, "--model", model, "--port", "0", "--data-dir", self.data, "--threads", "2", *flags],
             stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
         self.log, self.port, self.document = [], None, None
         self.ready = threading.Event()
@@ -67,10 +76,6 @@ class Daemon:
         self.reader.start()
         if wait:
             self.wait()
-
-    def make_folder(self):
-        self.folder = tempfile.mkdtemp(prefix="vampd-test-")
-        return os.path.join(self.folder, "data")
 
     def read_log(self):
         for line in self.process.stderr:
@@ -91,7 +96,8 @@ class Daemon:
     def request(self, method, path, body=None, headers=None, check=True):
         connection = self.connect()
         try:
-            connection.request(method, path, body, headers or {})
+            headers = {**({"Authorization": f"Bearer {self.key}"} if self.key else {}), **(headers or {})}
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             answer = Answer(response.status, response.headers, response.read())
         finally:
@@ -116,6 +122,71 @@ class Daemon:
         headers = {"Content-Type": "application/json", **({"Accept": accept} if accept else {})}
         return self.request("POST", path, body, headers)
 
+    def get(self, path, **headers):
+        """get(path, if_none_match=...): header lines by name."""
+        return self.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    # ---- jobs
+
+    def post_jobs(self, audio, params=None):
+        """audio: one clip or a list of them."""
+        clips = audio if isinstance(audio, list) else [audio]
+        parts = [("audio", clip) for clip in clips]
+        if params is not None:
+            parts.append(("params", json.dumps(params).encode()))
+        return self.form("/v1/jobs", *parts)
+
+    def submit(self, audio, params=None):
+        """-> the jobs that were accepted."""
+        answer = self.post_jobs(audio, params)
+        assert answer.status == 202, answer.body
+        jobs = answer.json()["jobs"]
+        assert answer.headers["Location"] == jobs[0]["links"]["self"] == "/v1/jobs/" + jobs[0]["id"]
+        return jobs
+
+    def job(self, identifier):
+        answer = self.get(f"/v1/jobs/{identifier}")
+        assert answer.status == 200, answer.body
+        return answer.json()
+
+    def wait_for(self, identifier, *states, seconds=60):
+        """Asks after a job until its state is one of these, or any in which it is finished."""
+        deadline = time.monotonic() + seconds
+        while True:
+            job = self.job(identifier)
+            if job["state"] in (states or FINISHED):
+                return job
+            assert job["state"] not in FINISHED, job
+            assert time.monotonic() < deadline, job
+            time.sleep(0.01)
+
+    def done(self, *jobs):
+        """Waits for jobs, which must all be done -> their audio."""
+        audio = []
+        for job in jobs:
+            job = self.wait_for(job["id"])
+            assert job["state"] == "done", job
+            audio.append(self.get(job["links"]["audio"]).body)
+        return audio
+
+    def submit_sweep(self, audio, params):
+        return self.form("/v1/sweeps", ("audio", audio), ("params", json.dumps(params).encode()))
+
+    def wait_for_sweep(self, identifier, seconds=60):
+        deadline = time.monotonic() + seconds
+        while True:
+            sweep = self.get(f"/v1/sweeps/{identifier}").json()
+            if not sweep["states"]["queued"] + sweep["states"]["running"]:
+                return sweep
+            assert time.monotonic() < deadline, sweep["states"]
+            time.sleep(0.02)
+
+    # ---- everything else
+
     def socket(self):
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
@@ -136,14 +207,26 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
-        self.reader.join(10)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.clean_up()
         return code
+
+    def kill(self):
+        """kill -9."""
+        self.process.kill()
+        self.process.wait(60)
+        self.clean_up()
+
+    def clean_up(self):
+        self.reader.join(10)
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, value, trace):
+        if kind and self.process.poll() is None:
+            self.process.kill()  # the test has failed: no need to be patient
         code = self.stop()
         if kind is None:
             assert code == 0, f"exit code {code}:\n" + "".join(self.log)
@@ -181,6 +264,16 @@ def start(model):
     """start(*flags) runs another daemon."""
     assert os.path.exists(VAMPD), f"{VAMPD} is missing: make build"
     return lambda *flags, **options: Daemon(model, *flags, **options)
+
+
+@pytest.fixture(scope="session")
+def python_client():
+    """The module clients/python/vampd.py."""
+    path = os.path.join(ROOT, "clients", "python", "vampd.py")
+    specification = importlib.util.spec_from_file_location("vampd_client", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def test_every_problem_is_on_the_page(daemon):
 
 
 def test_every_endpoint_is_on_the_page(daemon):
-    assert all(path in PAGE for path in daemon.document["paths"])
+    assert [path for path in daemon.document["paths"] if path.replace("{id}", "ID") not in PAGE] == []
 
 
 def test_script(daemon, folder):

@@ -40,7 +40,7 @@ static void test_length(void **state) {
   float *samples = fixture_tone(20001, 1, 44100, 440);
   for (size_t r = 0; r < RATES; r++) {
     for (size_t f = 0; f < sizeof frames / sizeof *frames; f++) {
-      struct vamp_audio audio = {samples, frames[f], 1, rates[r]};
+      struct vamp_audio audio = {samples, frames[f], 1, rates[r], 0};
       float *resampled;
       size_t count;
       assert_int_equal(vamp_resample_mono(&audio, 44100, &resampled, &count, NULL), 0);
@@ -59,7 +59,7 @@ static void test_tone(void **state) {
   for (size_t r = 0; r < RATES; r++) {
     double hertz = rates[r] < 8000 ? 97 : 997;
     size_t frames = (size_t)rates[r]; /* one second */
-    struct vamp_audio audio = {fixture_tone(frames, 1, rates[r], hertz), frames, 1, rates[r]};
+    struct vamp_audio audio = {fixture_tone(frames, 1, rates[r], hertz), frames, 1, rates[r], 0};
     float *expected = fixture_tone(44100, 1, 44100, hertz), *resampled;
     size_t count;
     assert_int_equal(vamp_resample_mono(&audio, 44100, &resampled, &count, NULL), 0);
@@ -77,7 +77,7 @@ static void test_tone(void **state) {
 /* What lies above half the new rate must go, not fold back. */
 static void test_alias(void **state) {
   (void)state;
-  struct vamp_audio audio = {fixture_tone(96000, 1, 96000, 30000), 96000, 1, 96000};
+  struct vamp_audio audio = {fixture_tone(96000, 1, 96000, 30000), 96000, 1, 96000, 0};
   float *resampled;
   size_t count;
   assert_int_equal(vamp_resample_mono(&audio, 44100, &resampled, &count, NULL), 0);
@@ -91,7 +91,7 @@ static void test_impulse(void **state) {
   const int at_rates[] = {8000, 22050, 48000, 88200, 192000};
   for (size_t r = 0; r < 5; r++) {
     size_t frames = (size_t)at_rates[r];
-    struct vamp_audio audio = {calloc(frames, sizeof(float)), frames, 1, at_rates[r]};
+    struct vamp_audio audio = {calloc(frames, sizeof(float)), frames, 1, at_rates[r], 0};
     assert_non_null(audio.samples);
     audio.samples[frames / 2] = 1; /* half a second */
     float *resampled;
@@ -115,13 +115,14 @@ static void test_refused(void **state) {
   float sample = 0.1f;
   struct vamp_clip clip = {.count = 77};
   struct vamp_error error;
-  const struct vamp_audio bad[] = {{NULL, 0, 1, 44100},     {&sample, 0, 1, 44100}, {&sample, 1, 0, 44100},
-                                   {&sample, 1, 65, 44100}, {&sample, 1, 1, 999},   {&sample, 1, 1, 768001}};
+  const struct vamp_audio bad[] = {{NULL, 0, 1, 44100, 0},    {&sample, 0, 1, 44100, 0},
+                                   {&sample, 1, 0, 44100, 0}, {&sample, 1, 65, 44100, 0},
+                                   {&sample, 1, 1, 999, 0},   {&sample, 1, 1, 768001, 0}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     assert_int_equal(vamp_clip_prepare(&bad[i], 44100, &clip, &error), VAMP_INVALID);
   }
-  struct vamp_audio fine = {&sample, 1, 1, 44100}, endless = {&sample, SIZE_MAX, 1, 44100},
-                    grows = {&sample, (size_t)1 << 30, 1, 1000};
+  struct vamp_audio fine = {&sample, 1, 1, 44100, 0}, endless = {&sample, SIZE_MAX, 1, 44100, 0},
+                    grows = {&sample, (size_t)1 << 30, 1, 1000, 0};
   assert_int_equal(vamp_clip_prepare(&fine, 0, &clip, &error), VAMP_INVALID);
   assert_int_equal(vamp_clip_prepare(&endless, 44100, &clip, &error), VAMP_LIMIT);
   assert_int_equal(vamp_clip_prepare(&grows, 44100, &clip, &error), VAMP_LIMIT);
@@ -133,7 +134,7 @@ static void test_refused(void **state) {
 static void test_mix(void **state) {
   (void)state;
   float samples[] = {1, 0, 0, 0, 0, 0, 0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
-  struct vamp_audio audio = {samples, 2, 6, 44100};
+  struct vamp_audio audio = {samples, 2, 6, 44100, 0};
   float *mono;
   size_t count;
   assert_int_equal(vamp_resample_mono(&audio, 44100, &mono, &count, NULL), 0);
@@ -153,7 +154,7 @@ static void test_silence(void **state) {
         samples[2 * i] = 0.5f;
         samples[2 * i + 1] = -0.5f;
       }
-      struct vamp_audio audio = {samples, lengths[l], 2, 48000};
+      struct vamp_audio audio = {samples, lengths[l], 2, 48000, 0};
       struct vamp_clip clip = prepare(&audio);
       assert_true(clip.input_lufs == -HUGE_VAL);
       assert_true(clip.gain == 1);
@@ -171,7 +172,7 @@ static void test_almost_silence(void **state) {
   (void)state;
   const size_t lengths[] = {4410, 88200};
   for (size_t l = 0; l < 2; l++) {
-    struct vamp_audio audio = {fixture_tone(lengths[l], 1, 44100, 997), lengths[l], 1, 44100};
+    struct vamp_audio audio = {fixture_tone(lengths[l], 1, 44100, 997), lengths[l], 1, 44100, 0};
     for (size_t i = 0; i < audio.frames; i++) {
       audio.samples[i] *= 0.0005f; /* -77 LUFS */
     }
@@ -202,7 +203,7 @@ static void test_target(void **state) {
   (void)state;
   const float levels[] = {0.003f, 0.1f, 1, 30000}; /* the last: 16-bit numbers stored as floats */
   for (size_t l = 0; l < 4; l++) {
-    struct vamp_audio audio = {fixture_tone(96000, 1, 48000, 440), 96000, 1, 48000};
+    struct vamp_audio audio = {fixture_tone(96000, 1, 48000, 440), 96000, 1, 48000, 0};
     for (size_t i = 0; i < audio.frames; i++) {
       audio.samples[i] *= levels[l];
     }
@@ -219,7 +220,7 @@ static void test_target(void **state) {
 /* Rare clicks: hardly any loudness, so that -24 LUFS would put their peaks far above 1. */
 static void test_peak(void **state) {
   (void)state;
-  struct vamp_audio audio = {calloc(88200, sizeof(float)), 88200, 1, 44100};
+  struct vamp_audio audio = {calloc(88200, sizeof(float)), 88200, 1, 44100, 0};
   assert_non_null(audio.samples);
   for (size_t i = 1000; i < 88200; i += 22050) {
     audio.samples[i] = i % 4 ? 0.1f : -0.1f;
@@ -245,7 +246,7 @@ static void test_one_sample(void **state) {
   (void)state;
   for (size_t r = 0; r < RATES; r++) {
     float sample = 0.25f;
-    struct vamp_audio audio = {&sample, 1, 1, rates[r]};
+    struct vamp_audio audio = {&sample, 1, 1, rates[r], 0};
     struct vamp_clip clip = prepare(&audio);
     assert_in_range(clip.count, 1, 45);
     assert_true(isfinite(clip.gain) && clip.gain > 0);
@@ -256,7 +257,7 @@ static void test_one_sample(void **state) {
 
 static void test_there_and_back(void **state) {
   (void)state;
-  struct vamp_audio audio = {fixture_tone(88200, 1, 44100, 440), 88200, 1, 44100};
+  struct vamp_audio audio = {fixture_tone(88200, 1, 44100, 440), 88200, 1, 44100, 0};
   struct vamp_clip clip = prepare(&audio);
   vamp_clip_restore_loudness(&clip, clip.samples, clip.count);
   assert_true(fixture_snr(clip.samples, audio.samples, clip.count) > 130);

@@ -7,7 +7,7 @@
 
 #include "engine/mask/features.h"
 #include "engine/mask/listen.h"
-#include "engine/mask/spectrum.h"
+#include "engine/spectrum/spectrum.h"
 
 enum { RATE = 44100, HOP = 768 };
 #define PI 3.14159265358979323846

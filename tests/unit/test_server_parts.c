@@ -1,6 +1,6 @@
 /*
- * The parts of the daemon that need no socket: base64, bounded JSON, multipart, negotiation, the command
- * line, admission, the route table.
+ * The parts of the daemon that need no socket: base64, bounded JSON, multipart, negotiation, the route
+ * table.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,8 +12,6 @@
 
 #include <cmocka.h>
 
-#include "server/access/admission.h"
-#include "server/config/options.h"
 #include "server/http/answer.h"
 #include "server/http/base64.h"
 #include "server/http/json.h"
@@ -271,87 +269,6 @@ static void test_negotiate(void **state) {
   assert_false(vampd_media_type_is(NULL, "application/json"));
 }
 
-/* ---- the command line ------------------------------------------------------------------------------------
- */
-
-static int parse_options(struct vampd_options *options, struct vamp_error *error, const char *const *words) {
-  int count = 0;
-  while (words[count]) {
-    count++;
-  }
-  return vampd_options_parse(count, (char *const *)words, options, error);
-}
-
-static void test_options(void **state) {
-  (void)state;
-  struct vampd_options options;
-  struct vamp_error error;
-  const char *plain[] = {"vampd", NULL};
-  assert_int_equal(parse_options(&options, &error, plain), VAMP_OK);
-  assert_string_equal(options.host, "127.0.0.1");
-  assert_int_equal(options.port, 8765);
-  assert_false(options.allow_remote);
-  const char *full[] = {"vampd",       "--port=0", "--host",  "::1", "--allow-remote",
-                        "--precision", "bf16",     "--grace", "0",   "--max-queue=3",
-                        NULL};
-  assert_int_equal(parse_options(&options, &error, full), VAMP_OK);
-  assert_int_equal(options.port, 0);
-  assert_string_equal(options.host, "::1");
-  assert_true(options.allow_remote);
-  assert_int_equal(options.max_queue, 3);
-  struct vamp_device_options device = vampd_options_device(&options);
-  assert_true(device.precision_given);
-  assert_int_equal(device.precision, VAMP_PRECISION_BF16);
-  const char *wrong[][4] = {{"vampd", "--port", "65536", NULL},    {"vampd", "--port", "8x", NULL},
-                            {"vampd", "--port", NULL, NULL},       {"vampd", "--prot", "1", NULL},
-                            {"vampd", "port", NULL, NULL},         {"vampd", "--backend", "gpu", NULL},
-                            {"vampd", "--precision=", NULL, NULL}, {"vampd", "--help=1", NULL, NULL},
-                            {"vampd", "--model", "", NULL},        {"vampd", "--", NULL, NULL},
-                            {"vampd", "--backend", "|", NULL},     {"vampd", "--max-queue", "0", NULL}};
-  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-    if (parse_options(&options, &error, wrong[i]) != VAMP_INVALID) {
-      fail_msg("command line %zu was accepted", i);
-    }
-  }
-}
-
-static void test_help_fits_a_screen(void **state) {
-  (void)state;
-  int lines = 0;
-  for (const char *line = vampd_options_help(); *line; line += strcspn(line, "\n") + 1) {
-    assert_true(strcspn(line, "\n") <= 80);
-    lines++;
-  }
-  assert_true(lines <= 24);
-}
-
-/* ---- admission -------------------------------------------------------------------------------------------
- */
-
-static void test_admission(void **state) {
-  (void)state;
-  struct vampd_admission admission;
-  vampd_admission_init(&admission, 2, 100);
-  assert_int_equal(vampd_admission_enter(&admission), VAMPD_ENTERED);
-  assert_int_equal(vampd_admission_look(&admission), VAMPD_ENTERED);
-  assert_int_equal(vampd_admission_enter(&admission), VAMPD_ENTERED);
-  assert_int_equal(vampd_admission_enter(&admission), VAMPD_FULL);
-  assert_int_equal(vampd_admission_jobs(&admission), 2);
-  vampd_admission_leave(&admission, 1000);
-  assert_int_equal(vampd_admission_enter(&admission), VAMPD_ENTERED);
-  int seconds = vampd_admission_retry_after(&admission);
-  assert_true(seconds > 1 && seconds <= 120);
-  assert_true(vampd_admission_reserve(&admission, 60));
-  assert_false(vampd_admission_reserve(&admission, 41));
-  assert_true(vampd_admission_reserve(&admission, 40));
-  vampd_admission_return(&admission, 100);
-  assert_true(vampd_admission_reserve(&admission, 100));
-  vampd_admission_close(&admission);
-  assert_int_equal(vampd_admission_enter(&admission), VAMPD_CLOSED);
-  assert_true(vampd_admission_closed(&admission));
-  vampd_admission_destroy(&admission);
-}
-
 /* ---- routes and problems ---------------------------------------------------------------------------------
  */
 
@@ -405,9 +322,6 @@ int main(void) {
       cmocka_unit_test(test_multipart_boundaries),
       cmocka_unit_test(test_multipart_refuses_broken_framing),
       cmocka_unit_test(test_negotiate),
-      cmocka_unit_test(test_options),
-      cmocka_unit_test(test_help_fits_a_screen),
-      cmocka_unit_test(test_admission),
       cmocka_unit_test(test_router),
       cmocka_unit_test(test_problems),
   };

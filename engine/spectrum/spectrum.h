@@ -1,10 +1,10 @@
 /*
- * The power spectrum of a stretch of samples, for the masks that listen.
+ * The power spectrum of a stretch of samples, for the masks that listen and the measures.
  *
  * spectrum.c says why this is written here and not taken from a library.
  */
-#ifndef VAMP_MASK_SPECTRUM_H
-#define VAMP_MASK_SPECTRUM_H
+#ifndef VAMP_ENGINE_SPECTRUM_H
+#define VAMP_ENGINE_SPECTRUM_H
 
 #include "vamp/error.h"
 
@@ -18,8 +18,11 @@ struct vamp_spectrum {
   double *window; /* [size] Hann, scaled so that a sine of amplitude 1 has power 1 at its bin */
   double *cosine; /* [size / 2] of 2 pi k / size */
   double *sine;
+  double *stage_cosine; /* [size / 2] of pi k / span at span + k, for the spans 1, 2, 4 .. size / 4 */
+  double *stage_sine;
   double *real; /* [size / 2] work */
   double *imaginary;
+  int *reversed; /* [size / 2] every index with its bits reversed */
 };
 
 /* VAMP_MEMORY where there is none. */

@@ -1,0 +1,192 @@
+/*
+ * What a job leaves: GET /v1/jobs/ID/audio, /input, /mask, /mask.png, /mask.svg, /tokens.
+ *
+ * All of them are files of the store, sent by the kernel, with ranges and entity tags: a result never
+ * changes. Other audio formats and the pictures are made by the first who asks.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "server/api/lookup.h"
+#include "server/http/router.h"
+#include "server/jobs/result.h"
+
+/* ---- looking up
+ * -------------------------------------------------------------------------------------------- */
+
+const char *vampd_lookup_owner(const struct vampd_exchange *exchange) {
+  return vampd_access_guarded(exchange->daemon->access) ? vampd_caller_name(exchange->caller) : NULL;
+}
+
+static int refuse_lookup(struct vampd_exchange *exchange, const char *what, const struct vamp_error *error) {
+  if (error->status == VAMP_INVALID) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_FOUND, NULL,
+                         "There is no such %s: it was never there, or it has been forgotten.", what);
+  } else {
+    vampd_answer_error(&exchange->answer, error, VAMPD_PROBLEM_INTERNAL);
+  }
+  return error->status;
+}
+
+int vampd_lookup_job(struct vampd_exchange *exchange, struct vampd_store_job *job) {
+  struct vamp_error error = {0};
+  int status =
+      vampd_store_job(exchange->daemon->store, exchange->target, vampd_lookup_owner(exchange), job, &error);
+  return status == VAMP_OK ? status : refuse_lookup(exchange, "job", &error);
+}
+
+int vampd_lookup_sweep(struct vampd_exchange *exchange, struct vampd_store_sweep *sweep) {
+  struct vamp_error error = {0};
+  int status = vampd_store_sweep(exchange->daemon->store, exchange->target, vampd_lookup_owner(exchange),
+                                 sweep, &error);
+  return status == VAMP_OK ? status : refuse_lookup(exchange, "sweep", &error);
+}
+
+int vampd_lookup_result(struct vampd_exchange *exchange, struct vampd_store_job *job) {
+  int status = vampd_lookup_job(exchange, job);
+  if (status != VAMP_OK || job->state == VAMPD_STATE_DONE) {
+    return status;
+  }
+  if (job->state == VAMPD_STATE_QUEUED) {
+    vampd_answer_problem(
+        &exchange->answer, VAMPD_PROBLEM_NOT_FINISHED, NULL,
+        "The job is not finished; GET /v1/jobs/%s says how far it is, and /events tells when "
+        "it is done.",
+        job->id);
+  } else {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_FOUND, NULL,
+                         "The job %s, so there is no result.",
+                         job->state == VAMPD_STATE_FAILED ? "failed" : "was cancelled");
+  }
+  return VAMP_INVALID;
+}
+
+/* ---- sending ----------------------------------------------------------------------------------------------
+ */
+
+/* Sends an open file, or says why there is none. */
+static void send_file(struct vampd_exchange *exchange, int status, int file, int64_t size,
+                      const char *media_type, const char *name, const char *download,
+                      const struct vamp_error *error) {
+  char etag[64];
+  if (status != VAMP_OK) {
+    refuse_lookup(exchange, "result", error);
+    return;
+  }
+  snprintf(etag, sizeof etag, "%s-%s", exchange->target, name);
+  vampd_answer_file(&exchange->answer, media_type, file, (size_t)size, etag);
+  vampd_answer_header(&exchange->answer, "Content-Disposition", "inline; filename=\"%s\"", download);
+}
+
+static int choose_format(struct vampd_exchange *exchange, const struct vampd_store_job *job,
+                         enum vamp_audio_format *format) {
+  const char *asked = vampd_exchange_query(exchange, "format");
+  struct vamp_error error = {0};
+  json_t *kept = asked ? NULL : json_loads(job->params, 0, NULL);
+  json_t *params = json_object_get(kept, "params");
+  const char *name = asked ? asked : json_string_value(json_object_get(params, "format"));
+  int status = vamp_audio_format_parse(name ? name : "wav", format, &error);
+  json_decref(kept);
+  if (status != VAMP_OK) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_FIELD, "/query/format", "%s",
+                         error.message);
+  }
+  return status;
+}
+
+void vampd_handle_job_audio(struct vampd_exchange *exchange) {
+  struct vampd_store_job job = {0};
+  struct vamp_error error = {0};
+  enum vamp_audio_format format;
+  if (vampd_lookup_result(exchange, &job) == VAMP_OK && choose_format(exchange, &job, &format) == VAMP_OK) {
+    int file = -1;
+    int64_t size = 0;
+    int status = vampd_result_audio(exchange->daemon->store, job.id, format, &file, &size, &error);
+    const char *media_type = vamp_audio_format_media_type(format);
+    char download[64];
+    snprintf(download, sizeof download, "variation-%s.%s", job.id, media_type + strlen("audio/"));
+    send_file(exchange, status, file, size, media_type, vampd_result_audio_name(format), download, &error);
+  }
+  vampd_store_job_free(&job);
+  vampd_exchange_finish(exchange);
+}
+
+/* A file that every finished job has. */
+static void send_result_file(struct vampd_exchange *exchange, const char *name, const char *media_type) {
+  struct vampd_store_job job = {0};
+  struct vamp_error error = {0};
+  if (vampd_lookup_result(exchange, &job) == VAMP_OK) {
+    int64_t size = 0;
+    int file = vampd_store_open_file(exchange->daemon->store, VAMPD_FOLDER_JOBS, job.id, name, &size, &error);
+    send_file(exchange, file < 0 ? file : VAMP_OK, file, size, media_type, name, name, &error);
+  }
+  vampd_store_job_free(&job);
+  vampd_exchange_finish(exchange);
+}
+
+void vampd_handle_job_mask(struct vampd_exchange *exchange) {
+  send_result_file(exchange, "mask.json", "application/json");
+}
+
+void vampd_handle_job_tokens(struct vampd_exchange *exchange) {
+  send_result_file(exchange, "tokens.npy", "application/octet-stream");
+}
+
+static void send_picture(struct vampd_exchange *exchange, enum vamp_picture_format format) {
+  struct vampd *daemon = exchange->daemon;
+  const struct vampd_device_facts *facts = vampd_device_facts(daemon->device);
+  struct vampd_store_job job = {0};
+  struct vamp_error error = {0};
+  bool png = format == VAMP_PICTURE_PNG;
+  if (!facts) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_READY, NULL, "The model is still loading.");
+  } else if (vampd_lookup_result(exchange, &job) == VAMP_OK) {
+    int file = -1;
+    int64_t size = 0;
+    int status = vampd_result_picture(daemon->store, daemon->decoder, &facts->model, &job, format, &file,
+                                      &size, &error);
+    send_file(exchange, status, file, size, png ? "image/png" : "image/svg+xml",
+              png ? "mask.png" : "mask.svg", png ? "mask.png" : "mask.svg", &error);
+  }
+  vampd_store_job_free(&job);
+  vampd_exchange_finish(exchange);
+}
+
+void vampd_handle_job_mask_png(struct vampd_exchange *exchange) {
+  send_picture(exchange, VAMP_PICTURE_PNG);
+}
+
+void vampd_handle_job_mask_svg(struct vampd_exchange *exchange) {
+  send_picture(exchange, VAMP_PICTURE_SVG);
+}
+
+/* What the store says of the input's type is one of these, which outlive the answer. */
+static const char *literal_media_type(const char *media_type) {
+  static const char *const KNOWN[] = {"audio/wav", "audio/flac", "audio/ogg", "audio/aiff", "audio/mpeg"};
+  for (size_t i = 0; i < sizeof KNOWN / sizeof KNOWN[0]; i++) {
+    if (strcmp(KNOWN[i], media_type) == 0) {
+      return KNOWN[i];
+    }
+  }
+  return "application/octet-stream";
+}
+
+void vampd_handle_job_input(struct vampd_exchange *exchange) {
+  struct vampd_store *store = exchange->daemon->store;
+  struct vampd_store_job job = {0};
+  struct vampd_store_input input;
+  struct vamp_error error = {0};
+  if (vampd_lookup_job(exchange, &job) == VAMP_OK) {
+    int64_t size = 0;
+    int file = -1;
+    int status = vampd_store_input(store, job.input, &input, &error);
+    if (status == VAMP_OK) {
+      file = vampd_store_open_file(store, VAMPD_FOLDER_INPUTS, job.input, "clip", &size, &error);
+      status = file < 0 ? file : VAMP_OK;
+    }
+    send_file(exchange, status, file, size, status == VAMP_OK ? literal_media_type(input.media_type) : NULL,
+              "input", "input", &error);
+  }
+  vampd_store_job_free(&job);
+  vampd_exchange_finish(exchange);
+}

@@ -1,0 +1,91 @@
+/*
+ * What the daemon and its decoder say to each other, and what the files of the decoder share.
+ *
+ * One socket (SOCK_SEQPACKET: a message is whole or not there) joins the two. The decoder says hello once;
+ * after that the daemon's threads send requests, and nothing comes back that way. With a request come three
+ * descriptors: the clip's bytes, the tray, and the writing end of a pipe. The tray is the memory in which the
+ * child leaves a slip and, from VAMPD_TRAY_SAMPLES on, the samples. When the child is dead, the decoder
+ * writes how it died into the pipe: only then does the daemon look into the tray, in which nobody can write
+ * any more.
+ */
+#ifndef VAMPD_DECODE_INTERNAL_H
+#define VAMPD_DECODE_INTERNAL_H
+
+#include <stdint.h>
+
+#include "server/decode/decode.h"
+
+#define VAMPD_DECODER_SOCKET 3          /* the descriptor that the decoder finds the socket at */
+#define VAMPD_TRAY_SAMPLES 65536        /* offset of the samples: a multiple of every page size */
+#define VAMPD_TRAY_MARK 0x76616D7064ull /* of a slip that was written to its end */
+
+struct vampd_decoder_hello {
+  int32_t filter_error; /* 0, or the errno of the filter that was refused */
+};
+
+enum { VAMPD_REQUEST_CLIP, VAMPD_REQUEST_TRAY, VAMPD_REQUEST_PIPE, VAMPD_REQUEST_DESCRIPTORS };
+
+struct vampd_decoder_request {
+  uint64_t size; /* of the clip; not 0 */
+  struct vamp_audio_limits limits;
+  uint32_t cpu_seconds, wall_milliseconds;
+  char name[64]; /* what error messages call the clip */
+};
+
+enum vampd_decoder_end {
+  VAMPD_END_DONE,    /* the slip says what came of it */
+  VAMPD_END_CRASHED, /* detail: the signal, or 0 and it left in another way */
+  VAMPD_END_TOO_LONG,
+  VAMPD_END_NOT_BEGUN, /* detail: errno of fork */
+};
+
+/* What comes through the pipe. */
+struct vampd_decoder_report {
+  int32_t end; /* enum vampd_decoder_end */
+  int32_t detail;
+};
+
+/* What the child leaves at the beginning of the tray. */
+struct vampd_decoder_slip {
+  uint64_t mark; /* VAMPD_TRAY_MARK, written last */
+  uint64_t frames;
+  int32_t channels, sample_rate;
+  int32_t status; /* what the decode function returned */
+  char message[sizeof((struct vamp_error *)0)->message];
+};
+
+/* ---- service.c ----------------------------------------------------------------------------------------- */
+
+/* Serves until the daemon is gone; returns the exit code. */
+int vampd_decoder_serve(vampd_decode_function *decode);
+
+/* ---- child.c ------------------------------------------------------------------------------------------- */
+
+struct vampd_filter;
+
+/* What a clip's process is given. `filter` may be NULL. */
+struct vampd_child {
+  const struct vampd_decoder_request *request;
+  int clip, tray; /* descriptors */
+  const struct vampd_filter *filter;
+  vampd_decode_function *decode;
+  uint64_t own_memory; /* bytes of address space that the decoder itself takes */
+  pid_t parent;
+};
+
+/* Decodes and ends the process, which must be a child of the decoder. */
+_Noreturn void vampd_child_run(const struct vampd_child *child);
+
+/* Ends a process that may be under the filter. */
+_Noreturn void vampd_child_end(int code);
+
+/* ---- filter.c ------------------------------------------------------------------------------------------ */
+
+/* Compiles the filter; NULL and *reason (an errno) where that cannot be done. */
+struct vampd_filter *vampd_filter_create(int *reason);
+void vampd_filter_free(struct vampd_filter *filter); /* NULL is fine */
+
+/* From here on the calling thread and its children are under the filter. 0, or an errno. */
+int vampd_filter_install(const struct vampd_filter *filter);
+
+#endif

@@ -1,0 +1,29 @@
+/*
+ * A job as JSON, as it is answered, listed, and sent with its last event: proto/openapi.yaml, "Job".
+ *
+ * Any thread.
+ */
+#ifndef VAMPD_DOCUMENT_H
+#define VAMPD_DOCUMENT_H
+
+#include <jansson.h>
+
+#include "server/jobs/live.h"
+#include "server/store/store.h"
+#include "vamp/config.h"
+
+/* From the store's row and, where the job is in the house, what is known there (NULL otherwise). `rate`: the
+ * device's work a second, 0 where unknown. New reference; NULL when out of memory. */
+json_t *vampd_job_document(const struct vampd_store_job *job, const struct vampd_live_facts *facts,
+                           double rate);
+
+/* "queued" .. "cancelled". */
+const char *vampd_job_state(const struct vampd_store_job *job, const struct vampd_live_facts *facts);
+
+/* RFC 3339 in UTC with milliseconds, of milliseconds since 1970; null for 0. New reference. */
+json_t *vampd_time_json(int64_t milliseconds);
+
+/* The work of a job, from its parameters. */
+double vampd_job_cost(const struct vampd_store_job *job, const struct vamp_model_config *model);
+
+#endif

@@ -1,0 +1,470 @@
+/* The jobs that are not finished: see live.h. */
+#include "server/jobs/live.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/access/keys.h"
+#include "server/jobs/job.h"
+#include "server/log.h"
+
+#define BUCKETS 4096   /* ids are random: their first three digits are as good as any hash */
+#define LOOK_AHEAD 256 /* jobs of one queue that are looked at for one whose clip is not being encoded */
+
+/* The jobs of one caller. */
+struct vampd_queue {
+  struct vampd_caller *caller;
+  struct vampd_live *first, *last;
+  int waiting, running;
+  double waiting_cost;
+  struct vampd_queue *next;
+};
+
+struct vampd_house {
+  pthread_mutex_t mutex;
+  struct vampd_house_limits limits;
+  struct vampd_live *buckets[BUCKETS];
+  struct vampd_queue *queues; /* as many as there are callers: never removed */
+  struct vampd_live_input *inputs;
+  struct vampd_live *running; /* taken and not ended */
+  int waiting_count, running_count;
+  double running_cost;
+};
+
+const char *vampd_phase_name(enum vampd_phase phase) {
+  static const char *const NAMES[] = {"queued", "preparing", "encoding", "generating", "decoding"};
+  return NAMES[phase];
+}
+
+int vampd_house_create(const struct vampd_house_limits *limits, struct vampd_house **house,
+                       struct vamp_error *error) {
+  struct vampd_house *made = calloc(1, sizeof *made);
+  if (!made) {
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory for the queue.");
+  }
+  made->limits = *limits;
+  pthread_mutex_init(&made->mutex, NULL);
+  *house = made;
+  return VAMP_OK;
+}
+
+static void free_live(struct vampd_live *live) {
+  vampd_events_end(&live->events);
+  vampd_job_release(live->job);
+  free(live);
+}
+
+void vampd_house_free(struct vampd_house *house) {
+  if (!house) {
+    return;
+  }
+  for (int i = 0; i < BUCKETS; i++) {
+    while (house->buckets[i]) {
+      struct vampd_live *live = house->buckets[i];
+      house->buckets[i] = live->next_same_hash;
+      free_live(live);
+    }
+  }
+  while (house->queues) {
+    struct vampd_queue *queue = house->queues;
+    house->queues = queue->next;
+    free(queue);
+  }
+  while (house->inputs) {
+    struct vampd_live_input *input = house->inputs;
+    house->inputs = input->next;
+    free(input->codes);
+    free(input);
+  }
+  pthread_mutex_destroy(&house->mutex);
+  free(house);
+}
+
+void vampd_house_lock(struct vampd_house *house) {
+  pthread_mutex_lock(&house->mutex);
+}
+
+void vampd_house_unlock(struct vampd_house *house) {
+  pthread_mutex_unlock(&house->mutex);
+}
+
+static struct vampd_live **bucket_of(struct vampd_house *house, const char *id) {
+  char digits[4] = {id[0], id[1], id[2], '\0'};
+  return &house->buckets[strtoul(digits, NULL, 16) % BUCKETS];
+}
+
+struct vampd_live *vampd_house_find(struct vampd_house *house, const char *id) {
+  struct vampd_live *live = *bucket_of(house, id);
+  while (live && strcmp(live->id, id) != 0) {
+    live = live->next_same_hash;
+  }
+  return live;
+}
+
+/* ---- entering ----------------------------------------------------------------------------------------- */
+
+static struct vampd_queue *queue_of(struct vampd_house *house, struct vampd_caller *caller) {
+  struct vampd_queue *queue = house->queues;
+  while (queue && queue->caller != caller) {
+    queue = queue->next;
+  }
+  if (!queue && (queue = calloc(1, sizeof *queue)) != NULL) {
+    queue->caller = caller;
+    queue->next = house->queues;
+    house->queues = queue;
+  }
+  return queue;
+}
+
+static struct vampd_live_input *input_of(struct vampd_house *house, const char *id) {
+  struct vampd_live_input *input = house->inputs;
+  while (input && strcmp(input->id, id) != 0) {
+    input = input->next;
+  }
+  if (!input && (input = calloc(1, sizeof *input)) != NULL) {
+    memcpy(input->id, id, sizeof input->id);
+    input->next = house->inputs;
+    house->inputs = input;
+  }
+  return input;
+}
+
+static void leave_input(struct vampd_house *house, struct vampd_live_input *input) {
+  if (--input->jobs > 0) {
+    return;
+  }
+  struct vampd_live_input **at = &house->inputs;
+  while (*at != input) {
+    at = &(*at)->next;
+  }
+  *at = input->next;
+  free(input->codes);
+  free(input);
+}
+
+/* Into the queue, at its end or its head. */
+static void link_into_queue(struct vampd_live *live, bool at_head) {
+  struct vampd_queue *queue = live->queue;
+  live->previous_in_queue = at_head ? NULL : queue->last;
+  live->next_in_queue = at_head ? queue->first : NULL;
+  *(live->previous_in_queue ? &live->previous_in_queue->next_in_queue : &queue->first) = live;
+  *(live->next_in_queue ? &live->next_in_queue->previous_in_queue : &queue->last) = live;
+  queue->waiting++;
+  queue->waiting_cost += live->cost;
+  live->house->waiting_count++;
+}
+
+static void unlink_from_queue(struct vampd_live *live) {
+  struct vampd_queue *queue = live->queue;
+  struct vampd_live *previous = live->previous_in_queue, *next = live->next_in_queue;
+  *(previous ? &previous->next_in_queue : &queue->first) = next;
+  *(next ? &next->previous_in_queue : &queue->last) = previous;
+  queue->waiting--;
+  queue->waiting_cost -= live->cost;
+  live->house->waiting_count--;
+}
+
+int vampd_house_enter(struct vampd_house *house, const struct vampd_store_job *job, double cost,
+                      struct vampd_caller *caller, struct vamp_error *error) {
+  struct vampd_live *live = calloc(1, sizeof *live);
+  vampd_house_lock(house);
+  struct vampd_queue *queue = live ? queue_of(house, caller) : NULL;
+  struct vampd_live_input *input = queue ? input_of(house, job->input) : NULL;
+  if (!input) {
+    vampd_house_unlock(house);
+    free(live);
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory for a job in the queue.");
+  }
+  memcpy(live->id, job->id, sizeof live->id);
+  memcpy(live->sweep, job->sweep, sizeof live->sweep);
+  live->house = house;
+  live->number = job->number;
+  live->caller = caller;
+  live->seconds = job->seconds;
+  live->cost = cost;
+  live->attempts = job->attempts;
+  vampd_events_begin(&live->events, job->attempts);
+  vampd_events_number(&live->events);
+  live->queue = queue;
+  live->input = input;
+  input->jobs++;
+  struct vampd_live **bucket = bucket_of(house, live->id);
+  live->next_same_hash = *bucket;
+  *bucket = live;
+  link_into_queue(live, false);
+  vampd_house_unlock(house);
+  return VAMP_OK;
+}
+
+/* ---- whose turn it is -----------------------------------------------------------------------------------
+ */
+
+static bool may_go(const struct vampd_live *live, double now) {
+  return now >= live->not_before && !live->input->encoding;
+}
+
+/* The oldest of a queue that may go; NULL: none. */
+static struct vampd_live *first_of(const struct vampd_queue *queue, double now) {
+  struct vampd_live *live = queue->first;
+  for (int i = 0; live && i < LOOK_AHEAD; i++, live = live->next_in_queue) {
+    if (may_go(live, now)) {
+      return live;
+    }
+  }
+  return NULL;
+}
+
+static void begin_to_run(struct vampd_live *live) {
+  struct vampd_house *house = live->house;
+  unlink_from_queue(live);
+  live->taken = true;
+  live->queue->running++;
+  live->next_running = house->running;
+  house->running = live;
+  house->running_count++;
+  house->running_cost += live->cost;
+}
+
+static void end_running(struct vampd_live *live) {
+  struct vampd_house *house = live->house;
+  struct vampd_live **at = &house->running;
+  while (*at != live) {
+    at = &(*at)->next_running;
+  }
+  *at = live->next_running;
+  live->taken = false;
+  live->queue->running--;
+  house->running_count--;
+  house->running_cost -= live->cost;
+}
+
+struct vampd_live *vampd_house_take(struct vampd_house *house, double now) {
+  const struct vampd_house_limits *limits = &house->limits;
+  if (house->running_count >= limits->running) {
+    return NULL;
+  }
+  int most = limits->running - limits->running / 8; /* of one caller */
+  struct vampd_live *chosen = NULL;
+  double least = 0;
+  for (struct vampd_queue *queue = house->queues; queue; queue = queue->next) {
+    double share = (double)queue->running / vampd_caller_priority(queue->caller);
+    struct vampd_live *live = queue->running < most ? first_of(queue, now) : NULL;
+    if (live && (!chosen || share < least || (share <= least && live->number < chosen->number))) {
+      chosen = live;
+      least = share;
+    }
+  }
+  if (!chosen || (house->running_count > 0 && house->running_cost + chosen->cost > limits->running_cost)) {
+    return NULL;
+  }
+  begin_to_run(chosen);
+  if (!chosen->input->codes && chosen->input->jobs > 1) {
+    chosen->input->encoding = true;
+    chosen->encodes = true;
+  }
+  vampd_live_enter_phase(chosen, VAMPD_PHASE_PREPARING);
+  return chosen;
+}
+
+bool vampd_house_take_queued(struct vampd_live *live) {
+  if (live->taken) {
+    return false;
+  }
+  begin_to_run(live);
+  return true;
+}
+
+static void stop_encoding(struct vampd_live *live) {
+  if (live->encodes) {
+    live->encodes = false;
+    live->input->encoding = false;
+  }
+}
+
+void vampd_house_put_back(struct vampd_live *live, double not_before) {
+  stop_encoding(live);
+  end_running(live);
+  vampd_job_release(live->job);
+  live->job = NULL;
+  live->not_before = not_before;
+  live->progress = live->committed = 0;
+  live->step = live->steps = 0;
+  link_into_queue(live, true);
+  vampd_live_enter_phase(live, VAMPD_PHASE_QUEUED);
+}
+
+void vampd_house_leave(struct vampd_live *live, const char *event, json_t *data) {
+  struct vampd_house *house = live->house;
+  if (data) {
+    vampd_events_tell(&live->events, vampd_events_final(live->attempts), event, data, true);
+  }
+  stop_encoding(live);
+  end_running(live);
+  leave_input(house, live->input);
+  struct vampd_live **at = bucket_of(house, live->id);
+  while (*at != live) {
+    at = &(*at)->next_same_hash;
+  }
+  *at = live->next_same_hash;
+  free_live(live);
+}
+
+/* ---- what is told ----------------------------------------------------------------------------------------
+ */
+
+/* How many of its own queue are before a job, and their work. Exact near the head; further back, where nobody
+ * can tell and the walk would be long, from the order of acceptance. */
+static int ahead_of(const struct vampd_live *live, double *work) {
+  const struct vampd_queue *queue = live->queue;
+  const struct vampd_live *at = queue->first;
+  int ahead = 0;
+  *work = 0;
+  for (; at && at != live && ahead < LOOK_AHEAD; at = at->next_in_queue) {
+    ahead++;
+    *work += at->cost;
+  }
+  if (at == live) {
+    return ahead;
+  }
+  int64_t accepted = live->number - queue->first->number;
+  ahead = accepted > ahead && accepted < queue->waiting ? (int)accepted : queue->waiting - 1;
+  *work = queue->waiting_cost * ahead / queue->waiting;
+  return ahead;
+}
+
+/* Of the jobs that wait, how many go before: those of its own queue, and of each other queue as many. */
+static int place_of(const struct vampd_live *live) {
+  double work;
+  int ahead = ahead_of(live, &work), place = ahead;
+  for (const struct vampd_queue *queue = live->house->queues; queue; queue = queue->next) {
+    if (queue != live->queue) {
+      place += queue->waiting < ahead ? queue->waiting : ahead;
+    }
+  }
+  return place;
+}
+
+/* Jobs in the loop share the device, so one is done when about all that are as far as it are done. */
+static double remaining_work(const struct vampd_live *live) {
+  const struct vampd_house *house = live->house;
+  double own = live->cost * (1 - (double)live->progress), work = own, before = 0;
+  for (const struct vampd_live *at = house->running; at; at = at->next_running) {
+    double left = at->cost * (1 - (double)at->progress);
+    work += at == live ? 0 : live->taken && left > own ? own : left;
+  }
+  if (!live->taken) {
+    ahead_of(live, &before);
+  }
+  return work + before;
+}
+
+json_t *vampd_live_state_json(const struct vampd_live *live, double rate) {
+  json_t *data =
+      json_pack("{s:s, s:f}", "state", vampd_phase_name(live->phase), "progress", (double)live->progress);
+  if (!live->taken) {
+    json_object_set_new(data, "place", json_integer(place_of(live)));
+  }
+  if (rate > 0) {
+    json_object_set_new(data, "estimate_seconds", json_real(remaining_work(live) / rate));
+  }
+  if (live->steps > 0) {
+    json_object_set_new(data, "step", json_integer(live->step));
+    json_object_set_new(data, "steps", json_integer(live->steps));
+    json_object_set_new(data, "committed", json_real((double)live->committed));
+  }
+  return data;
+}
+
+static void tell(struct vampd_live *live, const char *name, double rate) {
+  int64_t number = vampd_events_number(&live->events);
+  if (vampd_events_heard(&live->events)) {
+    vampd_events_tell(&live->events, number, name, vampd_live_state_json(live, rate), false);
+  }
+}
+
+void vampd_live_enter_phase(struct vampd_live *live, enum vampd_phase phase) {
+  if (live->phase != phase) {
+    live->phase = phase;
+    tell(live, "state", 0);
+  }
+}
+
+void vampd_live_progress(struct vampd_live *live, const struct vamp_event *event, double rate) {
+  static const enum vampd_phase PHASES[] = {
+      [VAMP_QUEUED] = VAMPD_PHASE_PREPARING,  [VAMP_ENCODING] = VAMPD_PHASE_ENCODING,
+      [VAMP_COARSE] = VAMPD_PHASE_GENERATING, [VAMP_FINE] = VAMPD_PHASE_GENERATING,
+      [VAMP_DECODING] = VAMPD_PHASE_DECODING, [VAMP_FINISHED] = VAMPD_PHASE_DECODING,
+  };
+  live->progress = event->progress > live->progress ? event->progress : live->progress;
+  live->step = event->step;
+  live->steps = event->steps;
+  live->committed = event->committed;
+  vampd_live_enter_phase(live, PHASES[event->phase]);
+  tell(live, "progress", rate);
+}
+
+bool vampd_house_facts(struct vampd_house *house, const char *id, struct vampd_live_facts *facts) {
+  vampd_house_lock(house);
+  const struct vampd_live *live = vampd_house_find(house, id);
+  if (live) {
+    *facts = (struct vampd_live_facts){
+        .phase = live->phase,
+        .progress = live->progress,
+        .place = live->taken ? -1 : place_of(live),
+        .remaining = remaining_work(live),
+        .attempts = live->attempts,
+        .cancelled = live->cancelled,
+    };
+  }
+  vampd_house_unlock(house);
+  return live != NULL;
+}
+
+void vampd_house_count(struct vampd_house *house, int *queued, int *running) {
+  vampd_house_lock(house);
+  *queued = house->waiting_count;
+  *running = house->running_count;
+  vampd_house_unlock(house);
+}
+
+double vampd_house_work(struct vampd_house *house) {
+  double work = 0;
+  vampd_house_lock(house);
+  for (const struct vampd_live *at = house->running; at; at = at->next_running) {
+    work += at->cost * (1 - (double)at->progress);
+  }
+  for (const struct vampd_queue *queue = house->queues; queue; queue = queue->next) {
+    work += queue->waiting_cost;
+  }
+  vampd_house_unlock(house);
+  return work;
+}
+
+void vampd_house_cancel_running(struct vampd_house *house) {
+  vampd_house_lock(house);
+  for (struct vampd_live *at = house->running; at; at = at->next_running) {
+    if (at->job) {
+      vampd_job_cancel(at->job);
+    }
+  }
+  vampd_house_unlock(house);
+}
+
+static void each_live(struct vampd_house *house, void (*each)(struct vampd_events *events)) {
+  vampd_house_lock(house);
+  for (int i = 0; i < BUCKETS; i++) {
+    for (struct vampd_live *live = house->buckets[i]; live; live = live->next_same_hash) {
+      each(&live->events);
+    }
+  }
+  vampd_house_unlock(house);
+}
+
+void vampd_house_keep_alive(struct vampd_house *house) {
+  each_live(house, vampd_events_keep_alive);
+}
+
+void vampd_house_end_streams(struct vampd_house *house) {
+  each_live(house, vampd_events_end);
+}

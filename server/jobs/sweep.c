@@ -1,0 +1,409 @@
+/*
+ * Sweeps: see sweep.h.
+ *
+ * The archive is written by libarchive beside its place, one entry after the other, so its size is bounded by
+ * the disk and not by memory; nothing in it is compressed, for samples and pictures would not become much
+ * smaller.
+ */
+#include "server/jobs/sweep.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/jobs/document.h"
+#include "server/jobs/result.h"
+
+#define ARCHIVE "archive.zip"
+
+int vampd_sweep_read(struct vampd_store *store, struct vampd_store_sweep *row, struct vampd_sweep *sweep,
+                     struct vamp_error *error) {
+  struct vampd_sweep made = {.row = *row};
+  struct vampd_store_query query = {.sweep = made.row.id, .any_state = true};
+  *row = (struct vampd_store_sweep){0};
+  int status = vampd_store_list(store, &query, &made.jobs, &made.count, error);
+  if (status != VAMP_OK) {
+    vampd_sweep_free(&made);
+    return status;
+  }
+  *sweep = made;
+  return VAMP_OK;
+}
+
+void vampd_sweep_free(struct vampd_sweep *sweep) {
+  for (int i = 0; i < sweep->count; i++) {
+    vampd_store_job_free(&sweep->jobs[i]);
+  }
+  free(sweep->jobs);
+  vampd_store_sweep_free(&sweep->row);
+  *sweep = (struct vampd_sweep){0};
+}
+
+bool vampd_sweep_finished(const struct vampd_sweep *sweep) {
+  for (int i = 0; i < sweep->count; i++) {
+    if (sweep->jobs[i].state == VAMPD_STATE_QUEUED) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/* ---- JSON
+ * -------------------------------------------------------------------------------------------------- */
+
+static json_t *parsed(const char *text) {
+  json_t *value = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+  return value ? value : json_object();
+}
+
+static json_t *point_json(const struct vampd_store_job *job, const struct vampd_live_facts *facts) {
+  static const char *const COPIED[] = {"density", "changed", "measures"};
+  json_t *params = parsed(job->params), *outcome = parsed(job->outcome);
+  json_t *values = json_object_get(params, "point");
+  json_t *point = json_pack("{s:i, s:O, s:s, s:s}", "point", job->point, "values", values, "job", job->id,
+                            "state", vampd_job_state(job, facts));
+  for (size_t i = 0; job->state == VAMPD_STATE_DONE && i < sizeof COPIED / sizeof COPIED[0]; i++) {
+    json_t *value = json_object_get(outcome, COPIED[i]);
+    if (value) {
+      json_object_set(point, COPIED[i], value);
+    }
+  }
+  json_decref(params);
+  json_decref(outcome);
+  return point;
+}
+
+struct tally {
+  int queued, running, done, failed, cancelled;
+  double progress, remaining;
+};
+
+static void count_job(const struct vampd_store_job *job, const struct vampd_live_facts *facts,
+                      struct tally *tally) {
+  bool unfinished = job->state == VAMPD_STATE_QUEUED;
+  tally->done += job->state == VAMPD_STATE_DONE;
+  tally->failed += job->state == VAMPD_STATE_FAILED;
+  tally->cancelled += job->state == VAMPD_STATE_CANCELLED;
+  tally->queued += unfinished && (!facts || facts->place >= 0);
+  tally->running += unfinished && facts && facts->place < 0;
+  tally->progress += !unfinished ? 1 : facts ? (double)facts->progress : 0;
+  if (facts && facts->remaining > tally->remaining) {
+    tally->remaining = facts->remaining; /* done when the last of them is */
+  }
+}
+
+json_t *vampd_sweep_document(const struct vampd_sweep *sweep, struct vampd_house *house, double rate,
+                             bool brief) {
+  const struct vampd_store_sweep *row = &sweep->row;
+  struct tally tally = {0};
+  json_t *points = brief ? NULL : json_array();
+  for (int i = 0; i < sweep->count; i++) {
+    struct vampd_live_facts facts;
+    const struct vampd_store_job *job = &sweep->jobs[i];
+    bool live = job->state == VAMPD_STATE_QUEUED && vampd_house_facts(house, job->id, &facts);
+    count_job(job, live ? &facts : NULL, &tally);
+    if (points) {
+      json_array_append_new(points, point_json(job, live ? &facts : NULL));
+    }
+  }
+  bool estimated = rate > 0 && tally.remaining > 0;
+  json_t *states = json_pack("{s:i, s:i, s:i, s:i, s:i}", "queued", tally.queued, "running", tally.running,
+                             "done", tally.done, "failed", tally.failed, "cancelled", tally.cancelled);
+  json_t *links = json_object();
+  json_object_set_new(links, "self", json_sprintf("/v1/sweeps/%s", row->id));
+  json_object_set_new(links, "table", json_sprintf("/v1/sweeps/%s/table.csv", row->id));
+  json_object_set_new(links, "archive", json_sprintf("/v1/sweeps/%s/archive.zip", row->id));
+  return json_pack("{s:s, s:I, s:o, s:o, s:i, s:o, s:f, s:o, s:o*, s:o}", "id", row->id, "number",
+                   (json_int_t)row->number, "created", vampd_time_json(row->created), "grid",
+                   parsed(row->grid), "points_total", row->points, "states", states, "progress",
+                   sweep->count > 0 ? tally.progress / sweep->count : 0.0, "estimate_seconds",
+                   estimated ? json_real(tally.remaining / rate) : json_null(), "points", points, "links",
+                   links);
+}
+
+/* ---- CSV
+ * --------------------------------------------------------------------------------------------------- */
+
+/* One field; quoted where it has to be. */
+static void put_field(FILE *out, const json_t *value) {
+  if (json_is_string(value)) {
+    const char *text = json_string_value(value);
+    bool quoted = strpbrk(text, ",\"\r\n") != NULL;
+    fputs(quoted ? "\"" : "", out);
+    for (const char *at = text; *at; at++) {
+      fputs(*at == '"' ? "\"\"" : (char[]){*at, '\0'}, out);
+    }
+    fputs(quoted ? "\"" : "", out);
+  } else if (json_is_integer(value)) {
+    fprintf(out, "%lld", (long long)json_integer_value(value));
+  } else if (json_is_number(value)) {
+    fprintf(out, "%.9g", json_number_value(value));
+  } else if (value && !json_is_null(value)) {
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    json_t *string = text ? json_string(text) : NULL;
+    if (string) {
+      put_field(out, string);
+    }
+    json_decref(string);
+    free(text);
+  }
+}
+
+/* The columns of shares: overall, coarse, fine, and of every codebook. */
+static void put_shares(FILE *out, const char *name, const json_t *shares, int codebooks, bool header) {
+  static const char *const PARTS[] = {"overall", "coarse", "fine"};
+  for (int i = 0; i < 3; i++) {
+    fputc(',', out);
+    if (header) {
+      fprintf(out, "%s_%s", name, PARTS[i]);
+    } else {
+      put_field(out, json_object_get(shares, PARTS[i]));
+    }
+  }
+  for (int c = 0; c < codebooks; c++) {
+    fputc(',', out);
+    if (header) {
+      fprintf(out, "%s_codebook_%d", name, c);
+    } else {
+      put_field(out, json_array_get(json_object_get(shares, "codebooks"), (size_t)c));
+    }
+  }
+}
+
+/* The columns that all rows have: those of the first point that is done. */
+static void choose_columns(const struct vampd_sweep *sweep, int *codebooks, json_t **measures) {
+  *codebooks = 0;
+  *measures = NULL;
+  for (int i = 0; i < sweep->count && !*measures; i++) {
+    if (sweep->jobs[i].state == VAMPD_STATE_DONE) {
+      json_t *outcome = parsed(sweep->jobs[i].outcome);
+      json_t *density = json_object_get(outcome, "density");
+      *codebooks = (int)json_array_size(json_object_get(density, "codebooks"));
+      *measures = json_incref(json_object_get(outcome, "measures"));
+      json_decref(outcome);
+    }
+  }
+}
+
+static void put_row(FILE *out, const struct vampd_store_job *job, const json_t *grid, int codebooks,
+                    const json_t *columns, bool header) {
+  json_t *params = parsed(job->params), *outcome = parsed(job->outcome);
+  bool done = job->state == VAMPD_STATE_DONE;
+  const char *name;
+  json_t *value;
+  if (header) {
+    fputs("point", out);
+  } else {
+    fprintf(out, "%d", job->point);
+  }
+  json_object_foreach((json_t *)grid, name, value) {
+    fputc(',', out);
+    json_t *field =
+        header ? json_string(name) : json_incref(json_object_get(json_object_get(params, "point"), name));
+    put_field(out, field);
+    json_decref(field);
+  }
+  if (header) {
+    fputs(",seed,job,state", out);
+  } else {
+    fputc(',', out);
+    put_field(out, json_object_get(json_object_get(params, "params"), "seed"));
+    fprintf(out, ",%s,%s", job->id, vampd_job_state(job, NULL));
+  }
+  put_shares(out, "density", done ? json_object_get(outcome, "density") : NULL, codebooks, header);
+  put_shares(out, "changed", done ? json_object_get(outcome, "changed") : NULL, codebooks, header);
+  json_object_foreach((json_t *)columns, name, value) {
+    fputc(',', out);
+    if (header) {
+      fputs(name, out);
+    } else {
+      put_field(out, done ? json_object_get(json_object_get(outcome, "measures"), name) : NULL);
+    }
+  }
+  fputs("\r\n", out);
+  json_decref(params);
+  json_decref(outcome);
+}
+
+int vampd_sweep_csv(const struct vampd_sweep *sweep, char **text, size_t *size, struct vamp_error *error) {
+  char *made = NULL;
+  FILE *out = open_memstream(&made, size);
+  if (!out) {
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the table.");
+  }
+  int codebooks;
+  json_t *columns, *grid = parsed(sweep->row.grid);
+  choose_columns(sweep, &codebooks, &columns);
+  static const struct vampd_store_job none;
+  put_row(out, sweep->count > 0 ? &sweep->jobs[0] : &none, grid, codebooks, columns, true);
+  for (int i = 0; i < sweep->count; i++) {
+    put_row(out, &sweep->jobs[i], grid, codebooks, columns, false);
+  }
+  json_decref(columns);
+  json_decref(grid);
+  if (fclose(out) != 0) {
+    free(made);
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the table.");
+  }
+  *text = made;
+  return VAMP_OK;
+}
+
+/* ---- the archive
+ * -------------------------------------------------------------------------------------------- */
+
+struct packing {
+  struct vampd_store *store;
+  struct vampd_decoder *decoder;
+  const struct vamp_model_config *model;
+  const struct vampd_sweep *sweep;
+};
+
+static int fail_archive(struct archive *archive, struct vamp_error *error) {
+  bool full = archive_errno(archive) == ENOSPC || archive_errno(archive) == EDQUOT;
+  const char *why = archive_error_string(archive);
+  return vamp_fail(error, full ? VAMP_SPACE : VAMP_IO, "The archive cannot be written: %s.",
+                   why ? why : "unknown reason");
+}
+
+/* Begins an entry; its time is that of the sweep, so that the same sweep gives the same archive. */
+static int begin_entry(const struct packing *packing, struct archive *archive, const char *name, int64_t size,
+                       struct vamp_error *error) {
+  struct archive_entry *entry = archive_entry_new();
+  if (!entry) {
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the archive.");
+  }
+  archive_entry_set_pathname(entry, name);
+  archive_entry_set_size(entry, size);
+  archive_entry_set_filetype(entry, AE_IFREG);
+  archive_entry_set_perm(entry, 0644);
+  archive_entry_set_mtime(entry, packing->sweep->row.created / 1000, 0);
+  int result = archive_write_header(archive, entry);
+  archive_entry_free(entry);
+  return result == ARCHIVE_OK ? VAMP_OK : fail_archive(archive, error);
+}
+
+static int add_text(const struct packing *packing, struct archive *archive, const char *name,
+                    const char *text, size_t size, struct vamp_error *error) {
+  int status = begin_entry(packing, archive, name, (int64_t)size, error);
+  if (status == VAMP_OK && archive_write_data(archive, text, size) != (la_ssize_t)size) {
+    status = fail_archive(archive, error);
+  }
+  return status;
+}
+
+/* Copies an open file of the store into an entry; closes it. */
+static int add_file(const struct packing *packing, struct archive *archive, const char *name, int file,
+                    int64_t size, struct vamp_error *error) {
+  char block[65536];
+  int status = begin_entry(packing, archive, name, size, error);
+  for (int64_t left = size; left > 0 && status == VAMP_OK;) {
+    ssize_t got = read(file, block, sizeof block);
+    if (got <= 0) {
+      status = vamp_fail(error, VAMP_IO, "A file of the sweep cannot be read.");
+    } else if (archive_write_data(archive, block, (size_t)got) != got) {
+      status = fail_archive(archive, error);
+    }
+    left -= got > 0 ? got : 0;
+  }
+  close(file);
+  return status;
+}
+
+static int add_point(const struct packing *packing, struct archive *archive,
+                     const struct vampd_store_job *job, struct vamp_error *error) {
+  char name[48];
+  int file;
+  int64_t size;
+  if (job->state != VAMPD_STATE_DONE) {
+    return VAMP_OK;
+  }
+  int status = vampd_result_audio(packing->store, job->id, VAMP_AUDIO_WAV16, &file, &size, error);
+  if (status == VAMP_OK) {
+    snprintf(name, sizeof name, "point-%04d.wav", job->point);
+    status = add_file(packing, archive, name, file, size, error);
+  }
+  if (status == VAMP_OK) {
+    status = vampd_result_picture(packing->store, packing->decoder, packing->model, job, VAMP_PICTURE_PNG,
+                                  &file, &size, error);
+  }
+  if (status == VAMP_OK) {
+    snprintf(name, sizeof name, "point-%04d.mask.png", job->point);
+    status = add_file(packing, archive, name, file, size, error);
+  }
+  return status;
+}
+
+static int add_all(const struct packing *packing, struct archive *archive, struct vamp_error *error) {
+  const struct vampd_sweep *sweep = packing->sweep;
+  char *csv = NULL;
+  size_t size;
+  int64_t length;
+  int status = vampd_sweep_csv(sweep, &csv, &size, error);
+  if (status == VAMP_OK) {
+    status = add_text(packing, archive, "sweep.csv", csv, size, error);
+  }
+  free(csv);
+  if (status == VAMP_OK) {
+    json_t *document = vampd_sweep_document(sweep, NULL, 0, false);
+    char *text = json_dumps(document, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    json_decref(document);
+    status = text ? add_text(packing, archive, "sweep.json", text, strlen(text), error)
+                  : vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the archive.");
+    free(text);
+  }
+  if (status == VAMP_OK) {
+    int file =
+        vampd_store_open_file(packing->store, VAMPD_FOLDER_INPUTS, sweep->row.input, "clip", &length, error);
+    status = file < 0 ? file : add_file(packing, archive, "input", file, length, error);
+  }
+  for (int i = 0; i < sweep->count && status == VAMP_OK; i++) {
+    status = add_point(packing, archive, &sweep->jobs[i], error);
+  }
+  return status;
+}
+
+static int fill(int file, void *user, struct vamp_error *error) {
+  struct archive *archive = archive_write_new();
+  if (!archive) {
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the archive.");
+  }
+  int status = VAMP_OK;
+  if (archive_write_set_format_zip(archive) != ARCHIVE_OK ||
+      archive_write_set_options(archive, "zip:compression=store") != ARCHIVE_OK ||
+      archive_write_open_fd(archive, file) != ARCHIVE_OK) {
+    status = fail_archive(archive, error);
+  }
+  if (status == VAMP_OK) {
+    status = add_all(user, archive, error);
+  }
+  if (status == VAMP_OK && archive_write_close(archive) != ARCHIVE_OK) {
+    status = fail_archive(archive, error);
+  }
+  archive_write_free(archive);
+  return status;
+}
+
+int vampd_sweep_archive(struct vampd_store *store, struct vampd_decoder *decoder,
+                        const struct vamp_model_config *model, const struct vampd_sweep *sweep, int *file,
+                        int64_t *size, struct vamp_error *error) {
+  struct packing packing = {store, decoder, model, sweep};
+  int opened = vampd_store_open_file(store, VAMPD_FOLDER_SWEEPS, sweep->row.id, ARCHIVE, size, NULL);
+  if (opened < 0) {
+    int status =
+        vampd_store_fill_file(store, VAMPD_FOLDER_SWEEPS, sweep->row.id, ARCHIVE, fill, &packing, error);
+    if (status != VAMP_OK) {
+      return status;
+    }
+    opened = vampd_store_open_file(store, VAMPD_FOLDER_SWEEPS, sweep->row.id, ARCHIVE, size, error);
+  }
+  if (opened < 0) {
+    return opened;
+  }
+  *file = opened;
+  return VAMP_OK;
+}

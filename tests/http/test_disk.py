@@ -1,0 +1,148 @@
+"""A full disk, a bound on what is stored, and how long finished jobs are kept."""
+import os
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+from conftest import make_wav
+from test_errors import problem
+
+TMPFS_MB = 24
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TMPFS_MB}m", "tmpfs", str(folder)],
+                             capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small tmpfs cannot be mounted here (it takes root): " + mounted.stderr.strip())
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder, leave=0):
+    """Takes what is left on the disk, but for so many bytes."""
+    path = folder / "filler"
+    with open(path, "wb") as file:
+        try:
+            while True:
+                file.write(bytes(65536))
+                file.flush()
+        except OSError:
+            pass
+    if leave:
+        os.truncate(path, max(0, path.stat().st_size - leave))
+    return path
+
+
+def test_full_disk(start, small_disk, clip):
+    flags = ("--min-free-mb", "0", "--keep-hours", "0")
+    with start(*flags, data=small_disk / "data") as daemon:
+        jobs = daemon.submit(clip, {"seed": 1, "variations": 2})
+        audio = daemon.done(*jobs)
+        filler = fill(small_disk)
+        for _ in range(3):
+            problem(daemon.post_jobs(make_wav(4), {"seed": 1}), 507, "disk-full")
+        problem(daemon.submit_sweep(clip, {"grid": {"seed": [1, 2]}}), 507, "disk-full")
+        # Everything that was there is still served, also in formats that nobody has asked for before.
+        assert daemon.done(*jobs) == audio
+        assert daemon.get(f"/v1/jobs/{jobs[0]['id']}/audio?format=flac").body.startswith(b"fLaC")
+        assert daemon.get(f"/v1/jobs/{jobs[0]['id']}/mask.png").status == 200
+        assert len(daemon.get("/v1/jobs").json()["jobs"]) == 2
+        assert daemon.request("GET", "/healthz").status == 200 and daemon.get("/metrics").status == 200
+        assert daemon.vamp(clip, {"seed": 1}).status in (200, 507)
+        # Forgetting works, and room makes the daemon take work again.
+        assert daemon.request("DELETE", jobs[1]["links"]["self"]).status == 204
+        filler.unlink()
+        assert daemon.done(*daemon.submit(clip, {"seed": 1})) == audio[:1]
+
+
+def test_a_disk_that_fills_while_a_job_runs(start, small_disk, long_job):
+    """The daemon lives, and the job waits until there is room for its result; so it does in the next daemon."""
+    audio, params = long_job(1)
+    flags = "--min-free-mb", "0"
+    daemon = start(*flags, data=small_disk / "data")
+    (job,) = daemon.submit(audio, params)
+    daemon.wait_for(job["id"], "generating")
+    filler = fill(small_disk)
+    deadline = time.monotonic() + 30
+    while daemon.job(job["id"])["state"] != "queued":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert daemon.request("GET", "/healthz").status == 200
+    daemon.kill()
+    filler.unlink()
+    with start(*flags, data=small_disk / "data") as daemon:
+        assert daemon.done(job) == [daemon.vamp(audio, params).body]
+
+
+def test_starting_on_a_full_disk(start, small_disk, clip):
+    with start("--min-free-mb", "0", data=small_disk / "data") as daemon:
+        (job,) = daemon.submit(clip, {"seed": 1})
+        audio = daemon.done(job)
+        fill(small_disk)
+        daemon.kill()
+        with start("--min-free-mb", "0", data=small_disk / "data") as again:
+            assert again.done(job) == audio
+            problem(again.post_jobs(make_wav(4)), 507, "disk-full")
+        daemon.stop = lambda: 0  # that one was killed
+
+
+def test_room_that_must_stay_free(start, clip):
+    """Where the disk has less free than --min-free-mb, nothing is accepted."""
+    with start("--min-free-mb", "1000000") as daemon:
+        problem(daemon.post_jobs(clip), 507, "disk-full")
+        assert daemon.vamp(clip).status in (200, 507)
+
+
+def test_a_bound_on_what_is_stored(start):
+    """--max-disk-mb: the oldest finished jobs are forgotten for the sake of new ones, running ones never."""
+    clip, size = make_wav(5), 0
+    params = {"sampling": {"coarse_steps": 1}, "mask": {"mask_ratio": 0.1}}
+    with start("--max-disk-mb", "16") as daemon:
+        jobs = []
+        for seed in range(30):
+            (job,) = daemon.submit(clip, {**params, "seed": seed})
+            daemon.done(job)
+            jobs.append(job["id"])
+        kept = {job["id"] for job in daemon.get("/v1/jobs?limit=1000").json()["jobs"]}
+        assert 2 < len(kept) < 30 and kept == set(jobs[-len(kept):])
+        for folder, _, names in os.walk(daemon.data):
+            size += sum(os.path.getsize(os.path.join(folder, name)) for name in names if not name.startswith("vampd.db"))
+        assert size <= 16 << 20
+        problem(daemon.get(f"/v1/jobs/{jobs[0]}"), 404, "not-found")
+
+
+def test_age(start, tmp_path, clip):
+    """A day passes, as far as the store can tell: what is older than --keep-hours is gone, with its files."""
+    data = tmp_path / "data"
+    with start(data=data) as daemon:
+        old, new = daemon.submit(clip, {"seed": 1}), daemon.submit(clip, {"seed": 2})
+        daemon.done(*old, *new)
+        sweep = daemon.submit_sweep(clip, {"grid": {"seed": [1, 2]}}).json()
+        daemon.wait_for_sweep(sweep["id"])
+    day = 86400 * 1000
+    database = sqlite3.connect(data / "vampd.db")
+    points = [point["job"] for point in sweep["points"]]
+    for identifier in (old[0]["id"], *points):
+        database.execute("UPDATE jobs SET created = created - ?, started = started - ?, finished = finished - ? "
+                         "WHERE id = ?", (day, day, day, identifier))
+    database.execute("UPDATE sweeps SET finished = finished - ? WHERE finished > 0", (day,))
+    database.commit()
+    database.close()
+    with start("--keep-hours", "0", data=data) as daemon:  # for ever
+        assert daemon.job(old[0]["id"])["state"] == "done"
+    with start("--keep-hours", "23", data=data) as daemon:
+        deadline = time.monotonic() + 30
+        while daemon.get(f"/v1/jobs/{old[0]['id']}").status != 404:
+            assert time.monotonic() < deadline, "retention does not come round"
+            time.sleep(0.1)
+        problem(daemon.get(f"/v1/sweeps/{sweep['id']}"), 404, "not-found")
+        problem(daemon.get(f"/v1/jobs/{points[0]}"), 404, "not-found")
+        assert daemon.job(new[0]["id"])["state"] == "done"
+        assert os.listdir(data / "jobs") == [new[0]["id"]]
