@@ -41,8 +41,8 @@
 #define LINGER_SECONDS 5.0     /* for the last answers to be read */
 #define MAX_FRAMES 300000      /* of one job: over an hour; --max-seconds is the usual bound */
 #define MAX_HELD_FRAMES 500000 /* of all jobs: 1.5 GB of samples */
-#define MAX_RUNNING 96         /* durable jobs on their way at once */
-#define MAX_RUNNING_COST 8e6   /* and their work: three hundred clips of ten seconds with the default steps */
+#define MAX_RUNNING 256        /* durable jobs on their way at once */
+#define TURNS_AHEAD 2          /* their audio: so many full turns of the device, so that none runs half empty */
 #define DESK_THREADS 2
 #define TICK_MILLISECONDS 1000
 #define RETENTION_SECONDS 60.0
@@ -126,7 +126,7 @@ static int open_store(struct vampd *daemon, struct vamp_error *error) {
 
 /* What jobs go through, but for the device. */
 static int start_house(struct vampd *daemon, struct vamp_error *error) {
-  struct vampd_house_limits limits = {.running = MAX_RUNNING, .running_cost = MAX_RUNNING_COST};
+  struct vampd_house_limits limits = {.running = MAX_RUNNING};
   int status = vampd_work_create(daemon->options.workers, &daemon->work, error);
   if (status == VAMP_OK) {
     status = vampd_work_create(DESK_THREADS, &daemon->desk, error);
@@ -194,7 +194,10 @@ static int start(struct vampd *daemon, struct vamp_error *error) {
     close(socket);
   }
   if (status == VAMP_OK) {
-    status = vampd_data_dir_write_port(daemon->data_dir, daemon->port, error);
+    struct vamp_error trouble = {0};
+    if (vampd_data_dir_write_port(daemon->data_dir, daemon->port, &trouble) != VAMP_OK) {
+      vampd_log("error: %s", trouble.message); /* a full disk, likely: what is in the store can still be served */
+    }
   }
   return status;
 }
@@ -206,6 +209,12 @@ static void announce(struct vampd *daemon) {
   if (!facts || daemon->ready) {
     return;
   }
+  const struct vamp_codec_config *codec = &facts->model.codec;
+  struct vampd_house_limits limits = {
+      .running = MAX_RUNNING,
+      .running_seconds = (double)(TURNS_AHEAD * facts->step_rows * codec->hop_length) / codec->sample_rate,
+  };
+  vampd_house_set_limits(daemon->house, &limits);
   if (vampd_runner_begin(daemon->runner, &error) != VAMP_OK) {
     vampd_log("error: jobs of an earlier run cannot be read: %s", error.message);
   }
@@ -337,10 +346,12 @@ static bool drain(struct vampd *daemon) {
     vampd_house_end_streams(daemon->house);
     nanosleep(&turn, NULL);
   } while ((daemon->streams > 0 || daemon->suspended > 0 || daemon->admitted > 0) && vampd_now() < deadline);
-  if (daemon->streams > 0 || daemon->suspended > 0) {
-    vampd_log("error: %d answers do not end", daemon->streams + daemon->suspended);
+  if (daemon->suspended > 0) {
+    vampd_log("error: %d answers do not end", daemon->suspended);
     return false;
   }
+  /* A stream that nobody reads is closed with its connection; one that has ended is never suspended again. */
+  vampd_house_end_streams(daemon->house);
   return true;
 }
 

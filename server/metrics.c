@@ -4,12 +4,14 @@
  */
 #include "server/metrics.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_ROUTES 48
@@ -40,6 +42,7 @@ struct vampd_metrics {
   uint64_t jobs[3];
   double busy_seconds, audio_seconds, rate;
   uint64_t tokens;
+  double started; /* since 1970 */
 };
 
 int vampd_metrics_create(struct vampd_metrics **metrics, struct vamp_error *error) {
@@ -48,6 +51,9 @@ int vampd_metrics_create(struct vampd_metrics **metrics, struct vamp_error *erro
     return vamp_fail(error, VAMP_MEMORY, "Out of memory for the metrics.");
   }
   pthread_mutex_init(&made->mutex, NULL);
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  made->started = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
   *metrics = made;
   return VAMP_OK;
 }
@@ -192,12 +198,27 @@ static void print_jobs(FILE *out, const struct vampd_metrics *metrics, const str
   print_histogram(out, "vampd_job_seconds", "", &metrics->job, SECONDS);
 }
 
-static void print_process(FILE *out) {
+static int open_files(void) {
+  DIR *folder = opendir("/proc/self/fd");
+  int count = 0;
+  while (folder && readdir(folder)) {
+    count++;
+  }
+  if (folder) {
+    closedir(folder);
+  }
+  return count > 3 ? count - 3 : 0; /* ".", "..", and the folder itself */
+}
+
+static void print_process(FILE *out, double started) {
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   double cpu = (double)usage.ru_utime.tv_sec + (double)usage.ru_stime.tv_sec +
                1e-6 * ((double)usage.ru_utime.tv_usec + (double)usage.ru_stime.tv_usec);
   print_number(out, "process_cpu_seconds_total", "counter", "Processor time, user and system.", cpu);
+  print_number(out, "process_start_time_seconds", "gauge", "When the daemon was started, since 1970.",
+               started);
+  print_number(out, "process_open_fds", "gauge", "Open file descriptors.", open_files());
   long pages = 0;
   FILE *file = fopen("/proc/self/statm", "re");
   if (file) {
@@ -237,7 +258,7 @@ char *vampd_metrics_text(struct vampd_metrics *metrics, const struct vampd_gauge
                (double)gauges->store_free_bytes);
   print_number(out, "vampd_store_jobs", "gauge", "Jobs in the store, finished or not.",
                (double)gauges->store_jobs);
-  print_process(out);
+  print_process(out, metrics->started);
   if (fclose(out) != 0) {
     free(text);
     return NULL;

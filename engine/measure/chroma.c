@@ -15,7 +15,7 @@
 
 #define WINDOW 8192
 #define HOP 4096
-#define BINS (WINDOW / 2)
+enum { BINS = WINDOW / 2 };
 #define CLASSES 12
 #define LOWEST_HZ 55.0
 #define HIGHEST_HZ 4186.0

@@ -13,7 +13,7 @@
 
 #define WINDOW 2048
 #define HOP 512
-#define BINS (WINDOW / 2) /* the one at half the rate weighs nothing */
+enum { BINS = WINDOW / 2 }; /* the one at half the rate weighs nothing */
 #define BANDS 80
 #define QUIETEST 1e-4 /* -80 dB */
 #define LN_10 2.302585092994045684

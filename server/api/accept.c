@@ -9,6 +9,11 @@
 #include "server/jobs/runner.h"
 #include "server/log.h"
 
+/* Bytes of parameters that are kept. They take some hundred, unless there is a bitmap in them, which every
+ * point of a sweep would repeat. */
+#define MAX_PARAMS ((size_t)256 << 10)       /* of a job */
+#define MAX_PARAMS_IN_ALL ((size_t)16 << 20) /* of a request */
+
 static int refuse(struct vampd_exchange *exchange, const struct vamp_error *error) {
   vampd_answer_error(&exchange->answer, error, VAMPD_PROBLEM_INTERNAL);
   return error->status;
@@ -103,13 +108,22 @@ int vampd_acceptance_job(struct vampd_acceptance *acceptance, int clip, json_t *
   if (!job->params) {
     return vamp_fail(error, VAMP_MEMORY, "Out of memory while accepting a job.");
   }
+  size_t length = strlen(job->params);
+  acceptance->params += length;
+  acceptance->job_count++; /* from here on it is vampd_acceptance_end's */
+  if (length > MAX_PARAMS || acceptance->params > MAX_PARAMS_IN_ALL) {
+    return vamp_fail(
+        error, VAMP_LIMIT,
+        "The parameters are too long to be kept: at most %zu KiB for a job and %zu MiB for all of "
+        "a request. A bitmap is shorter as run lengths.",
+        MAX_PARAMS >> 10, MAX_PARAMS_IN_ALL >> 20);
+  }
   memcpy(job->input, input->id, sizeof job->input);
   job->seconds = input->seconds;
-  job->point = acceptance->job_count;
-  acceptance->costs[acceptance->job_count] = vampd_job_cost(job, &acceptance->facts->model);
+  job->point = acceptance->job_count - 1;
+  acceptance->costs[job->point] = vampd_job_cost(job, &acceptance->facts->model);
   acceptance->audio_seconds += input->seconds;
   acceptance->reserve += acceptance->clip_reserves[clip];
-  acceptance->job_count++;
   return VAMP_OK;
 }
 

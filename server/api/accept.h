@@ -20,6 +20,7 @@ struct vampd_acceptance {
   struct vampd_store_sweep *sweep; /* NULL: none; lent */
   double audio_seconds;            /* of all jobs */
   int64_t reserve;
+  size_t params; /* bytes, of all jobs */
 };
 
 /* Makes room. 503 where the daemon has no store; 429 where the queue has no room for so many. */
@@ -29,6 +30,7 @@ int vampd_acceptance_begin(struct vampd_exchange *exchange, const struct vampd_d
 /* Notes a clip and what its variation needs. */
 int vampd_acceptance_clip(struct vampd_acceptance *acceptance, const struct vampd_file *file,
                           const struct vamp_variation *variation, struct vamp_error *error);
+
 
 /* Notes a job on clip number `clip`. `params` are complete, with their seed; `point` (may be NULL) is where
  * in a sweep's grid it stands. */

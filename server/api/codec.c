@@ -28,6 +28,9 @@ static void run(struct vampd_exchange *exchange, struct vampd_job_options *optio
     status = vampd_job_submit(job, &error);
   }
   if (status != VAMP_OK) {
+    if (options->codes && error.field[0] == '\0') {
+      snprintf(error.field, sizeof error.field, "/tokens");
+    }
     vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
     vampd_exchange_finish(exchange);
   }

@@ -125,6 +125,7 @@ void vampd_handle_jobs(struct vampd_exchange *exchange) {
   json_t *list = json_array(), *document = json_pack("{s:o}", "jobs", list);
   for (int i = 0; i < count; i++) {
     json_t *job = vampd_live_document(daemon, &jobs[i]);
+    vampd_job_shorten(job, &jobs[i]);
     const char *found = json_string_value(json_object_get(job, "state"));
     if (!state || (found && strcmp(found, state) == 0)) {
       json_array_append(list, job);
@@ -214,6 +215,7 @@ static void tell_end(struct vampd_exchange *exchange, struct vampd_stream *strea
       vampd_answer_bytes(&exchange->answer, 204, NULL, NULL, 0);
       json_decref(document);
     } else {
+      vampd_job_shorten(document, &job);
       vampd_event_write(stream, number, vampd_job_state(&job, NULL), document);
     }
   }

@@ -65,7 +65,9 @@ static int make_jobs(struct vampd_exchange *exchange, const struct vampd_input *
 static void answer(struct vampd_exchange *exchange, const struct vampd_acceptance *acceptance) {
   json_t *jobs = json_array();
   for (int i = 0; i < acceptance->job_count; i++) {
-    json_array_append_new(jobs, vampd_live_document(exchange->daemon, &acceptance->jobs[i]));
+    json_t *job = vampd_live_document(exchange->daemon, &acceptance->jobs[i]);
+    vampd_job_shorten(job, &acceptance->jobs[i]);
+    json_array_append_new(jobs, job);
   }
   vampd_answer_json(&exchange->answer, 202, json_pack("{s:o}", "jobs", jobs));
   vampd_answer_header(&exchange->answer, "Location", "/v1/jobs/%s", acceptance->jobs[0].id);

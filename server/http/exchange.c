@@ -389,6 +389,9 @@ void vampd_exchange_finish(struct vampd_exchange *exchange) {
 }
 
 void vampd_exchange_streams(struct vampd_exchange *exchange, struct vampd_stream *stream) {
+  /* libmicrohttpd lets go of a response before it reports the request as completed: between the two only this
+   * reference keeps what the watch may break. */
+  vampd_stream_keep(stream);
   vampd_watch_lock(exchange->daemon->watch);
   exchange->stream = stream;
   atomic_fetch_add(&exchange->daemon->streams, 1);
@@ -412,6 +415,9 @@ void vampd_exchange_free(struct vampd_exchange *exchange) {
   vampd_exchange_drop_body(exchange);
   vampd_admission_return(&daemon->admission, exchange->charged);
   vampd_answer_free(&exchange->answer);
+  if (exchange->stream) {
+    vampd_stream_release(exchange->stream);
+  }
   free_fields(&exchange->fields);
   json_decref(exchange->query);
   vampd_settings_release(exchange->settings);

@@ -52,11 +52,12 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
   if (!exchange) {
     return;
   }
-  log_exchange(exchange, code);
+  /* First, for until then the watch may look at the exchange. */
   if (exchange->stream) {
     vampd_watch_wait(daemon->watch, exchange->peer, NULL);
     atomic_fetch_sub(&daemon->streams, 1);
   }
+  log_exchange(exchange, code);
   /* The connection may stay for another request, whose header lines again have a time to arrive in. */
   vampd_watch_deadline(daemon->watch, exchange->peer, 2.0 * daemon->options.timeout);
   *slot = NULL;
@@ -170,11 +171,8 @@ static struct MHD_Response *make_response(struct vampd_exchange *exchange) {
   if (answer->stream) {
     struct vampd_stream *stream = answer->stream;
     answer->stream = NULL;
-    struct MHD_Response *response = vampd_stream_response(stream, exchange->connection);
-    if (response) {
-      vampd_exchange_streams(exchange, stream);
-    }
-    return response;
+    vampd_exchange_streams(exchange, stream);
+    return vampd_stream_response(stream, exchange->connection);
   }
   bool borrowed = answer->borrowed || answer->size == 0;
   struct MHD_Response *response =

@@ -34,6 +34,10 @@ struct vampd_stream *vampd_stream_create(void) {
   return stream;
 }
 
+void vampd_stream_keep(struct vampd_stream *stream) {
+  atomic_fetch_add(&stream->references, 1);
+}
+
 void vampd_stream_release(struct vampd_stream *stream) {
   if (atomic_fetch_sub(&stream->references, 1) == 1) {
     pthread_mutex_destroy(&stream->mutex);

@@ -2,9 +2,9 @@
  * The body of an answer that is written while it is sent, for event streams: a bounded pipe from whoever
  * knows something to the connection.
  *
- * Two hold it: the writer, and the connection; it is freed when both have let go. The writer never waits for
- * a slow reader: what does not fit is refused, and the writer decides whether that may be left out or whether
- * the stream has to end.
+ * The writer and the connection hold it, and the exchange while it may break it; it is freed when all have let
+ * go. The writer never waits for a slow reader: what does not fit is refused, and the writer decides whether
+ * that may be left out or whether the stream has to end.
  *
  * While there is nothing to send, the connection is suspended: a thousand idle listeners cost nothing.
  */
@@ -32,6 +32,10 @@ void vampd_stream_end(struct vampd_stream *stream);
 /* Whether the reader has gone, or the stream was ended. */
 bool vampd_stream_closed(struct vampd_stream *stream);
 void vampd_stream_release(struct vampd_stream *stream); /* the writer's reference */
+
+/* One reference more, for whoever may want to break it; to be released like the writer's. Any thread that has
+ * one. */
+void vampd_stream_keep(struct vampd_stream *stream);
 
 /* ---- the connection ----------------------------------------------------------------------------------- */
 

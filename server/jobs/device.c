@@ -59,6 +59,7 @@ static int load(struct vampd_device *device, struct vamp_error *error) {
   snprintf(facts->backend, sizeof facts->backend, "%s", device->device->backend);
   snprintf(facts->description, sizeof facts->description, "%s", device->device->description);
   facts->precision = device->device->precision;
+  facts->step_rows = device->device->step_rows;
   facts->load_seconds = vampd_now() - started;
   return VAMP_OK;
 }

@@ -37,6 +37,7 @@ struct vampd_device_facts {
   char backend[32];
   char description[160];
   enum vamp_precision precision;
+  int64_t step_rows; /* frames that keep the device busy in one turn */
   double load_seconds;
 };
 

@@ -17,6 +17,9 @@
 json_t *vampd_job_document(const struct vampd_store_job *job, const struct vampd_live_facts *facts,
                            double rate);
 
+/* For lists and events, which are bounded: parameters that are long (bitmaps) become {}. */
+void vampd_job_shorten(json_t *document, const struct vampd_store_job *job);
+
 /* "queued" .. "cancelled". */
 const char *vampd_job_state(const struct vampd_store_job *job, const struct vampd_live_facts *facts);
 

@@ -29,7 +29,7 @@ struct vampd_house {
   struct vampd_live_input *inputs;
   struct vampd_live *running; /* taken and not ended */
   int waiting_count, running_count;
-  double running_cost;
+  double running_seconds;
 };
 
 const char *vampd_phase_name(enum vampd_phase phase) {
@@ -79,6 +79,12 @@ void vampd_house_free(struct vampd_house *house) {
   }
   pthread_mutex_destroy(&house->mutex);
   free(house);
+}
+
+void vampd_house_set_limits(struct vampd_house *house, const struct vampd_house_limits *limits) {
+  vampd_house_lock(house);
+  house->limits = *limits;
+  vampd_house_unlock(house);
 }
 
 void vampd_house_lock(struct vampd_house *house) {
@@ -223,7 +229,7 @@ static void begin_to_run(struct vampd_live *live) {
   live->next_running = house->running;
   house->running = live;
   house->running_count++;
-  house->running_cost += live->cost;
+  house->running_seconds += live->seconds;
 }
 
 static void end_running(struct vampd_live *live) {
@@ -236,26 +242,31 @@ static void end_running(struct vampd_live *live) {
   live->taken = false;
   live->queue->running--;
   house->running_count--;
-  house->running_cost -= live->cost;
+  house->running_seconds -= live->seconds;
+}
+
+/* Whether the device is to have this one too. */
+static bool has_room(const struct vampd_house *house, const struct vampd_queue *queue,
+                     const struct vampd_live *live) {
+  return queue->running == 0 || house->running_seconds + live->seconds <= house->limits.running_seconds;
 }
 
 struct vampd_live *vampd_house_take(struct vampd_house *house, double now) {
-  const struct vampd_house_limits *limits = &house->limits;
-  if (house->running_count >= limits->running) {
+  if (house->running_count >= house->limits.running) {
     return NULL;
   }
-  int most = limits->running - limits->running / 8; /* of one caller */
   struct vampd_live *chosen = NULL;
   double least = 0;
   for (struct vampd_queue *queue = house->queues; queue; queue = queue->next) {
     double share = (double)queue->running / vampd_caller_priority(queue->caller);
-    struct vampd_live *live = queue->running < most ? first_of(queue, now) : NULL;
-    if (live && (!chosen || share < least || (share <= least && live->number < chosen->number))) {
+    struct vampd_live *live = first_of(queue, now);
+    bool better = !chosen || share < least || (share <= least && live && live->number < chosen->number);
+    if (live && better && has_room(house, queue, live)) {
       chosen = live;
       least = share;
     }
   }
-  if (!chosen || (house->running_count > 0 && house->running_cost + chosen->cost > limits->running_cost)) {
+  if (!chosen) {
     return NULL;
   }
   begin_to_run(chosen);

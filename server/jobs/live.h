@@ -7,8 +7,8 @@
  *
  * Order. The batch loop is fair among the jobs that are in it, but it holds a bounded number of them. So
  * which of those that wait goes next is a matter of fairness as well: one of the caller that has the fewest
- * in the loop for its priority, and of that caller the oldest. No caller alone fills the loop, so there is a
- * place for whoever comes next.
+ * in the loop for its priority, and of that caller the oldest. Who has none in the loop never waits for
+ * others' to leave it.
  *
  * One clip, many jobs (variations, sweeps): it is encoded once. While the first of them has it encoded the
  * others wait; after that they start from its tokens.
@@ -66,7 +66,8 @@ struct vampd_live {
   /* Under the lock. */
   enum vampd_phase phase;
   int attempts;
-  int refusals; /* times in a row that it had to go back for want of memory or disk */
+  bool begun;   /* by this daemon: `attempts` counts it */
+  int refusals; /* times that it had to go back for want of memory, or because the disk failed */
   float progress, committed;
   int step, steps;
   double not_before;     /* on vampd_now's clock: it waits for something to become better */
@@ -80,13 +81,14 @@ struct vampd_live {
 };
 
 struct vampd_house_limits {
-  int running;         /* at once, of all callers; one caller may have all but an eighth */
-  double running_cost; /* and their work; one job is always admitted */
+  int running;            /* jobs on their way at once, of all callers */
+  double running_seconds; /* of audio, of all; a caller who has none on its way may have one in any case */
 };
 
 int vampd_house_create(const struct vampd_house_limits *limits, struct vampd_house **house,
                        struct vamp_error *error);
 void vampd_house_free(struct vampd_house *house); /* NULL is fine; nobody may be inside */
+void vampd_house_set_limits(struct vampd_house *house, const struct vampd_house_limits *limits);
 
 void vampd_house_lock(struct vampd_house *house);
 void vampd_house_unlock(struct vampd_house *house);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "server/jobs/prepare.h"
@@ -173,13 +174,39 @@ static int open_file(struct vampd_store *store, const char *id, const char *name
   return opened < 0 ? opened : VAMP_OK;
 }
 
-/* Keeps what was made, and opens it. Takes over `data`. */
+/* What cannot be kept can still be sent: a file in memory. */
+static int lend(const char *name, const void *data, size_t bytes, int *file, int64_t *size,
+                struct vamp_error *error) {
+  int made = memfd_create(name, MFD_CLOEXEC);
+  for (size_t done = 0; made >= 0 && done < bytes;) {
+    ssize_t written = write(made, (const char *)data + done, bytes - done);
+    if (written <= 0) {
+      close(made);
+      made = -1;
+    }
+    done += written > 0 ? (size_t)written : 0;
+  }
+  if (made < 0) {
+    return vamp_fail(error, VAMP_MEMORY, "Out of memory while sending the result.");
+  }
+  *file = made;
+  *size = (int64_t)bytes;
+  return VAMP_OK;
+}
+
+/* Keeps what was made, and opens it; where the disk is full, it is made again next time. Takes over `data`.
+ */
 static int keep(struct vampd_store *store, const char *id, const char *name, void *data, size_t bytes,
                 int *file, int64_t *size, struct vamp_error *error) {
   struct vampd_store_file made = {name, data, bytes};
   int status = vampd_store_put_file(store, VAMPD_FOLDER_JOBS, id, &made, error);
+  if (status == VAMP_OK) {
+    status = open_file(store, id, name, file, size, error);
+  } else if (status == VAMP_SPACE || status == VAMP_IO) {
+    status = lend(name, data, bytes, file, size, error);
+  }
   free(data);
-  return status == VAMP_OK ? open_file(store, id, name, file, size, error) : status;
+  return status;
 }
 
 int vampd_result_audio(struct vampd_store *store, const char *id, enum vamp_audio_format format, int *file,

@@ -51,9 +51,10 @@ static void prepare(struct vampd_task *task);
 
 /* Takes as many jobs from the queue as may run. */
 static void take_more(struct vampd_runner *runner) {
-  while (runner->running) {
+  for (;;) {
     vampd_house_lock(runner->parts.house);
-    struct vampd_live *live = vampd_house_take(runner->parts.house, vampd_now());
+    /* Under the lock: after vampd_runner_hold there is none that nobody counts. */
+    struct vampd_live *live = runner->running ? vampd_house_take(runner->parts.house, vampd_now()) : NULL;
     if (live) {
       atomic_fetch_add(&runner->busy, 1);
       live->task.run = prepare;
@@ -75,6 +76,7 @@ static void leave(struct vampd_runner *runner, struct vampd_live *live, const ch
   json_t *document = NULL;
   if (event && vampd_store_job(runner->parts.store, live->id, NULL, &row, NULL) == VAMP_OK) {
     document = vampd_job_document(&row, NULL, 0);
+    vampd_job_shorten(document, &row);
   }
   vampd_store_job_free(&row);
   vampd_house_lock(runner->parts.house);
@@ -88,9 +90,10 @@ static void leave(struct vampd_runner *runner, struct vampd_live *live, const ch
   take_more(runner);
 }
 
-static void put_back(struct vampd_runner *runner, struct vampd_live *live, double seconds) {
+/* Not to be tried again for so long; `counts` against it where that may not go on forever. */
+static void put_back(struct vampd_runner *runner, struct vampd_live *live, double seconds, bool counts) {
   vampd_house_lock(runner->parts.house);
-  live->refusals++;
+  live->refusals += counts;
   vampd_house_put_back(live, vampd_now() + seconds);
   vampd_house_unlock(runner->parts.house);
   atomic_fetch_sub(&runner->busy, 1);
@@ -116,7 +119,7 @@ static void end_without_result(struct vampd_runner *runner, struct vampd_live *l
   free(text);
   if (status != VAMP_OK && status != VAMP_CANCELLED) {
     vampd_log("error: job %s cannot be recorded as %s: %s", live->id, name, error.message);
-    put_back(runner, live, DISK_SECONDS);
+    put_back(runner, live, DISK_SECONDS, false);
     return;
   }
   log_end(live, name, 0);
@@ -128,18 +131,21 @@ static void end_without_result(struct vampd_runner *runner, struct vampd_live *l
 /* Something went wrong; may it go better later? */
 static void end_with_error(struct vampd_runner *runner, struct vampd_live *live,
                            const struct vamp_error *error) {
+  vampd_house_lock(runner->parts.house);
+  bool cancelled = live->cancelled;
+  vampd_house_unlock(runner->parts.house);
   if (runner->abandoned || error->status == VAMP_DEVICE) {
     leave(runner, live, NULL); /* the next daemon takes it up */
-  } else if (live->cancelled) {
+  } else if (cancelled) {
     end_without_result(runner, live, VAMPD_STATE_CANCELLED, error);
   } else if (error->status == VAMP_BUSY) {
-    put_back(runner, live, MEMORY_SECONDS / 10);
+    put_back(runner, live, MEMORY_SECONDS / 10, false);
   } else if (error->status == VAMP_MEMORY && live->refusals < MAX_REFUSALS) {
     vampd_log("job %s waits: %s", live->id, error->message);
-    put_back(runner, live, MEMORY_SECONDS);
-  } else if (error->status == VAMP_SPACE || error->status == VAMP_IO) {
+    put_back(runner, live, MEMORY_SECONDS, true);
+  } else if (error->status == VAMP_SPACE || (error->status == VAMP_IO && live->refusals < MAX_ATTEMPTS)) {
     vampd_log("error: job %s waits: %s", live->id, error->message);
-    put_back(runner, live, DISK_SECONDS);
+    put_back(runner, live, DISK_SECONDS, error->status == VAMP_IO);
   } else {
     end_without_result(runner, live, VAMPD_STATE_FAILED, error);
   }
@@ -269,22 +275,29 @@ static void encoded(const struct vampd_outcome *outcome, void *user) {
 /* ---- before ----------------------------------------------------------------------------------------------
  */
 
-/* Notes the attempt; refuses one too many. */
+/* Notes the attempt; refuses one too many. A job that was put back for want of memory or disk goes on with
+ * the attempt it has: they count daemons, because too many mean that the job may be what kills them. */
 static int begin(struct vampd_runner *runner, struct vampd_live *live, struct vamp_error *error) {
+  vampd_house_lock(runner->parts.house);
+  bool cancelled = live->cancelled || runner->abandoned;
   int attempts = live->attempts;
-  int status = vampd_store_begin(runner->parts.store, live->id, &attempts, error);
+  vampd_house_unlock(runner->parts.house);
+  if (cancelled) {
+    return vamp_fail(error, VAMP_CANCELLED, "The job was cancelled.");
+  }
+  int status = live->begun ? VAMP_OK : vampd_store_begin(runner->parts.store, live->id, &attempts, error);
+  if (status != VAMP_OK) {
+    return status;
+  }
   vampd_house_lock(runner->parts.house);
   live->attempts = attempts;
+  live->begun = true;
   vampd_events_begin(&live->events, attempts);
-  bool cancelled = live->cancelled || runner->abandoned;
   vampd_house_unlock(runner->parts.house);
-  if (status == VAMP_OK && cancelled) {
-    status = vamp_fail(error, VAMP_CANCELLED, "The job was cancelled.");
-  } else if (status == VAMP_OK && attempts > MAX_ATTEMPTS) {
-    status =
-        vamp_fail(error, VAMP_INVALID, "The job was begun %d times and never came to an end.", attempts - 1);
-  }
-  return status;
+  return attempts <= MAX_ATTEMPTS
+             ? VAMP_OK
+             : vamp_fail(error, VAMP_INVALID, "The job was begun %d times and never came to an end.",
+                         attempts - 1);
 }
 
 /* The first thing a worker does for a job. */
@@ -367,14 +380,16 @@ enum vampd_cancelled vampd_runner_cancel(struct vampd_runner *runner, const char
   bool waits = live && vampd_house_take_queued(live);
   if (live) {
     live->cancelled = true;
+  }
+  if (waits) {
     live->runner = runner;
+    atomic_fetch_add(&runner->busy, 1);
   }
   if (live && !waits && live->job) {
     vampd_job_cancel(live->job);
   }
   vampd_house_unlock(runner->parts.house);
   if (waits) {
-    atomic_fetch_add(&runner->busy, 1);
     vamp_fail(&why, VAMP_CANCELLED, "The job was cancelled before it began.");
     end_without_result(runner, live, VAMPD_STATE_CANCELLED, &why);
   }
@@ -396,7 +411,9 @@ double vampd_runner_backlog(struct vampd_runner *runner) {
 }
 
 void vampd_runner_hold(struct vampd_runner *runner) {
+  vampd_house_lock(runner->parts.house);
   runner->running = false;
+  vampd_house_unlock(runner->parts.house);
 }
 
 void vampd_runner_abandon(struct vampd_runner *runner) {

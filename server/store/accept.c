@@ -1,10 +1,9 @@
 /*
  * Accepting: inputs, jobs and perhaps a sweep, all or none.
  *
- * Space is claimed first, then the inputs are written beside and fsynced, by as many threads at once as there
- * are callers; under the writer's mutex remain their new names, one fsync of inputs/, and the commit. Until
- * that has returned nothing speaks of the files, and a kill leaves only what the next start removes; after it
- * all of it is there.
+ * Space is claimed first, then the inputs are written beside, fsynced and named, by as many threads at once
+ * as there are callers; under the writer's mutex remains the commit. Until that has returned nothing speaks
+ * of the files, and a kill leaves only what the next start removes; after it all of it is there.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -188,24 +187,28 @@ int vampd_store_accept(struct vampd_store *store, const struct vampd_store_input
     goto err;
   }
   int64_t now = vampd_store_now();
-  struct vampd_space change = {.pending = -(size + reserve)};
+  const struct vampd_space accepted = {.bytes = size,
+                                       .reserved = reserve,
+                                       .pending = -(size + reserve),
+                                       .jobs = job_count,
+                                       .unfinished = job_count};
+  const struct vampd_space refused = {.pending = -(size + reserve)};
   status = stage_inputs(store, inputs, input_count, staged, error);
   if (status == VAMP_OK) {
-    pthread_mutex_lock(&store->writer.mutex);
     status = place_inputs(store, inputs, input_count, staged, error);
+  }
+  if (status == VAMP_OK) {
+    pthread_mutex_lock(&store->writer.mutex);
+    status = add_rows(store, inputs, input_count, jobs, job_count, sweep, reserve, now, numbers, error);
     if (status == VAMP_OK) {
-      status = add_rows(store, inputs, input_count, jobs, job_count, sweep, reserve, now, numbers, error);
-    }
-    if (status == VAMP_OK) {
-      change = (struct vampd_space){size, reserve, change.pending, job_count, job_count};
-    } else { /* under the mutex: a folder without a row must not meet somebody's new row */
-      remove_inputs(store, inputs, input_count, staged);
+      vampd_space_add(store, &accepted);
     }
     pthread_mutex_unlock(&store->writer.mutex);
-  } else {
-    remove_inputs(store, inputs, input_count, staged);
   }
-  vampd_space_add(store, &change);
+  if (status != VAMP_OK) { /* a folder that has its name is ours: who finds the name taken is refused */
+    remove_inputs(store, inputs, input_count, staged);
+    vampd_space_add(store, &refused);
+  }
   if (status == VAMP_OK) {
     fill_in(jobs, job_count, sweep, now, numbers);
   }

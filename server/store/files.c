@@ -178,7 +178,7 @@ int vampd_store_put_file(struct vampd_store *store, enum vampd_folder folder, co
   }
   vampd_folder_stage_name(store, stage);
   const struct vampd_store_file beside = {stage, file->data, file->size};
-  status = vampd_folder_write(store->folders[folder], &beside, error);
+  status = vampd_folder_write(store->folders[folder], &beside, 1, error);
   if (status == VAMP_OK) {
     status = put(store, folder, id, path, stage, (int64_t)file->size, error);
   }
@@ -197,7 +197,7 @@ static int fill_stage(int parent, const char *stage,
   if (file < 0) {
     return vampd_folder_fail(errno, "Cannot make a file in the data folder", error);
   }
-  struct stat facts;
+  struct stat facts = {0};
   int status = fill(file, user, error);
   if (status == VAMP_OK && (fsync(file) != 0 || fstat(file, &facts) != 0)) {
     status = vampd_folder_fail(errno, "Cannot write a file in the data folder", error);

@@ -95,12 +95,13 @@ static int finish_rows(struct vampd_store *store, const char *id, enum vampd_sta
   return status == VAMP_OK ? vampd_database_run(writer, VAMPD_SQL_SWEEP_COUNT, error) : status;
 }
 
-/* Everything under the mutex. The staged folder ("": none) is gone from its place when this returns. */
+/* Everything under the mutex; the sums change by `change` on success. The staged folder ("": none) is gone
+ * from its place when this returns. */
 static int finish(struct vampd_store *store, const char *id, enum vampd_state state, const char *outcome,
-                  int64_t bytes, const char *stage, struct vamp_error *error) {
+                  const struct vampd_space *change, const char *stage, struct vamp_error *error) {
   bool placed = false;
   pthread_mutex_lock(&store->writer.mutex);
-  int status = finish_rows(store, id, state, outcome, bytes, error);
+  int status = finish_rows(store, id, state, outcome, change->bytes, error);
   if (status == VAMP_OK && stage[0]) {
     status = vampd_folder_place(store, VAMPD_FOLDER_JOBS, stage, id, true, error);
     placed = status == VAMP_OK;
@@ -113,7 +114,9 @@ static int finish(struct vampd_store *store, const char *id, enum vampd_state st
   } else {
     vampd_database_roll_back(&store->writer);
   }
-  if (status != VAMP_OK && stage[0]) {
+  if (status == VAMP_OK) {
+    vampd_space_add(store, change);
+  } else if (stage[0]) {
     vampd_folder_remove(store, VAMPD_FOLDER_JOBS, placed ? id : stage);
   }
   pthread_mutex_unlock(&store->writer.mutex);
@@ -156,18 +159,17 @@ int vampd_store_finish(struct vampd_store *store, const char *id, enum vampd_sta
   if (status != VAMP_OK) {
     return status;
   }
-  struct vampd_space change = {.pending = -excess};
+  const struct vampd_space finished = {
+      .bytes = bytes, .reserved = -reserved, .pending = -excess, .unfinished = -1};
+  const struct vampd_space refused = {.pending = -excess};
   if (state == VAMPD_STATE_DONE) {
     status = vampd_folder_stage(store, VAMPD_FOLDER_JOBS, files, file_count, stage, error);
   }
   if (status == VAMP_OK) {
-    status = finish(store, id, state, outcome, bytes, stage, error);
+    status = finish(store, id, state, outcome, &finished, stage, error);
   }
-  if (status == VAMP_OK) {
-    change.bytes = bytes;
-    change.reserved = -reserved;
-    change.unfinished = -1;
+  if (status != VAMP_OK) {
+    vampd_space_add(store, &refused);
   }
-  vampd_space_add(store, &change);
   return status;
 }

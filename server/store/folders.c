@@ -91,19 +91,41 @@ static int write_all(int file, const char *data, size_t size) {
   return 0;
 }
 
-int vampd_folder_write(int parent, const struct vampd_store_file *file, struct vamp_error *error) {
+/* Writes a new file, and has the disk begin with it. */
+static int write_file(int parent, const struct vampd_store_file *file, struct vamp_error *error) {
   int descriptor = openat(parent, file->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (descriptor < 0) {
     return vampd_folder_fail(errno, "Cannot make a file in the data folder", error);
   }
   int code = write_all(descriptor, file->data, file->size);
-  if (code == 0 && fsync(descriptor) != 0) {
-    code = errno;
+  if (code == 0) {
+    sync_file_range(descriptor, 0, 0, SYNC_FILE_RANGE_WRITE);
   }
   if (close(descriptor) != 0 && code == 0) { /* a network file system may say only now that it is full */
     code = errno;
   }
   return code == 0 ? VAMP_OK : vampd_folder_fail(code, "Cannot write a file in the data folder", error);
+}
+
+static int sync_file(int parent, const char *name, struct vamp_error *error) {
+  int descriptor = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  int code = descriptor >= 0 && fsync(descriptor) == 0 ? 0 : errno;
+  if (descriptor >= 0) {
+    close(descriptor);
+  }
+  return code == 0 ? VAMP_OK : vampd_folder_fail(code, "Cannot write a file in the data folder", error);
+}
+
+int vampd_folder_write(int parent, const struct vampd_store_file *files, int count,
+                       struct vamp_error *error) {
+  int status = VAMP_OK;
+  for (int i = 0; i < count && status == VAMP_OK; i++) {
+    status = write_file(parent, &files[i], error);
+  }
+  for (int i = 0; i < count && status == VAMP_OK; i++) {
+    status = sync_file(parent, files[i].name, error);
+  }
+  return status;
 }
 
 int vampd_folder_stage(struct vampd_store *store, enum vampd_folder folder,
@@ -119,9 +141,7 @@ int vampd_folder_stage(struct vampd_store *store, enum vampd_folder folder,
     status = vampd_folder_fail(errno, "Cannot open a folder in the data folder", error);
     goto err;
   }
-  for (int i = 0; i < count && status == VAMP_OK; i++) {
-    status = vampd_folder_write(made, &files[i], error);
-  }
+  status = vampd_folder_write(made, files, count, error);
   if (status == VAMP_OK && fsync(made) != 0) {
     status = vampd_folder_fail(errno, "Cannot write a folder in the data folder", error);
   }

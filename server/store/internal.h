@@ -102,9 +102,9 @@ bool vampd_folder_is_name(const char *name);
 /* A fresh name for something that is being written. */
 void vampd_folder_stage_name(struct vampd_store *store, char name[VAMPD_STAGE_SIZE]);
 bool vampd_folder_is_stage(const char *name);
-/* Writes a new file into the folder of a descriptor; it is on disk when this returns, its name may not be.
- * What failed is left half written. */
-int vampd_folder_write(int parent, const struct vampd_store_file *file, struct vamp_error *error);
+/* Writes new files into the folder of a descriptor; they are on disk when this returns, their names may not
+ * be. All are written before the first is waited for. What failed is left half written. */
+int vampd_folder_write(int parent, const struct vampd_store_file *files, int count, struct vamp_error *error);
 /* Writes a folder with these files under a fresh name, all on disk when it returns. On failure nothing is
  * left. */
 int vampd_folder_stage(struct vampd_store *store, enum vampd_folder folder,
@@ -126,6 +126,7 @@ int vampd_folder_recover(struct vampd_store *store, enum vampd_folder folder, st
 struct vampd_space {
   int64_t bytes;    /* of the files of all rows */
   int64_t reserved; /* for results of unfinished jobs */
+  int64_t going;    /* of files whose rows are gone, and which are being removed */
   int64_t pending;  /* claimed for files that are being written and have no row yet */
   int64_t jobs, unfinished;
 };
@@ -133,15 +134,16 @@ struct vampd_space {
 void vampd_space_add(struct vampd_store *store, const struct vampd_space *change);
 /* How many bytes are missing for `need` more; 0 where they fit. */
 int64_t vampd_space_missing(struct vampd_store *store, int64_t need);
-/* Adds `need` to what is pending; VAMP_SPACE where it does not fit, even after forgetting, if that is
- * allowed. Takes the writer's mutex where something must be forgotten. */
+/* Adds `need` to what is pending if it fits, as vampd_space_missing has it. */
+int64_t vampd_space_try_claim(struct vampd_store *store, int64_t need);
+/* The same; where it does not fit, forgets the oldest finished jobs for it, or fails with VAMP_SPACE. */
 int vampd_space_claim(struct vampd_store *store, int64_t need, bool may_forget, struct vamp_error *error);
 
-/* ---- retention (retain.c); the writer's mutex is held ------------------------------------------------ */
+/* ---- retention (retain.c) ---------------------------------------------------------------------------- */
 
-/* Forgets the oldest finished jobs until `bytes` of them are gone. VAMP_SPACE, and nothing changed, where
- * there are not as many. `only_try`: changes nothing, and says what would be. */
-int vampd_retain_make_room(struct vampd_store *store, int64_t bytes, bool only_try, struct vamp_error *error);
+/* Makes room for `need` bytes, which are then pending, by forgetting; VAMP_SPACE, and nothing changed, where
+ * that cannot be. `only_try`: changes nothing in any case. */
+int vampd_retain_claim(struct vampd_store *store, int64_t need, bool only_try, struct vamp_error *error);
 
 /* ----------------------------------------------------------------------------------------------------------
  */

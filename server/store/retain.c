@@ -10,7 +10,10 @@
  * shared, and it costs nothing while there is room. A limit on how soon a finished job may go for space
  * (limits.spare_seconds) keeps a newcomer from taking a result that nobody could fetch yet.
  *
- * All of it happens under the writer's mutex, removal of the files included: space counted as free is free.
+ * Files are removed after the writer's mutex has been let go, for a file system may take its time. Until they
+ * are gone they count as going: the sum says that their space is free, and the disk, which is asked too, not
+ * yet. Whether it will say so at once afterwards is not asked either: where somebody still reads one of the
+ * files it will not, and more would be forgotten for nothing.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -157,22 +160,30 @@ static int begin(struct vampd_store *store, struct vamp_error *error) {
   return vampd_database_run(&store->writer, VAMPD_SQL_BEGIN, error);
 }
 
-/* Ends the transaction: `status` 0 commits and then removes the files, others roll back. */
-static int end(struct vampd_store *store, int status, struct victims *victims, struct vamp_error *error) {
+/* Ends the transaction: `status` 0 commits. The mutex is held. */
+static int end(struct vampd_store *store, int status, const struct victims *victims,
+               struct vamp_error *error) {
   if (status == VAMP_OK) {
     status = vampd_database_commit(&store->writer, &store->reader, error);
   } else {
     vampd_database_roll_back(&store->writer);
   }
   if (status == VAMP_OK) {
+    vampd_space_add(store, &(struct vampd_space){
+                               .bytes = -victims->bytes, .going = victims->bytes, .jobs = -victims->jobs});
+  }
+  return status;
+}
+
+/* After the mutex: removes the files of what a transaction that succeeded has deleted. */
+static void clear_away(struct vampd_store *store, int status, struct victims *victims) {
+  if (status == VAMP_OK) {
     for (int i = 0; i < victims->count; i++) {
       vampd_folder_remove(store, victims->items[i].folder, victims->items[i].id);
     }
-    vampd_space_add(store, &(struct vampd_space){.bytes = -victims->bytes, .jobs = -victims->jobs});
+    vampd_space_add(store, &(struct vampd_space){.going = -victims->bytes});
   }
   free(victims->items);
-  victims->items = NULL;
-  return status;
 }
 
 /* The moment so long ago; for 0 any, even one that a clock set back has put into the future. */
@@ -185,37 +196,47 @@ static int64_t ago(double seconds) {
   return milliseconds < limit ? (int64_t)(limit - milliseconds) : 0;
 }
 
-int vampd_retain_make_room(struct vampd_store *store, int64_t bytes, bool only_try,
-                           struct vamp_error *error) {
-  static const char FULL[] =
-      "The store is full, and nothing in it may be forgotten yet: delete finished jobs, "
-      "free space on its disk, or try again later.";
+/* Deletes the oldest until `bytes` are gone; VAMP_SPACE where there are not as many. In a transaction. */
+static int make_room(struct vampd_store *store, int64_t bytes, struct victims *victims,
+                     struct vamp_error *error) {
   pthread_mutex_lock(&store->space_mutex);
   bool hopeless = bytes > store->space.bytes;
-  double spare = store->limits.spare_seconds;
+  int64_t before = ago(store->limits.spare_seconds);
   pthread_mutex_unlock(&store->space_mutex);
-  if (hopeless) {
-    return vamp_fail(error, VAMP_SPACE, FULL);
-  }
-  struct victims victims = {0};
-  int status = begin(store, error);
-  if (status != VAMP_OK) {
-    return status;
-  }
-  int64_t before = ago(spare);
-  int found = 1;
-  while (found == 1 && victims.bytes < bytes) {
-    found = drop_oldest(store, before, &victims, error);
+  int found = !hopeless;
+  while (found == 1 && victims->bytes < bytes) {
+    found = drop_oldest(store, before, victims, error);
   }
   if (found < 0) {
-    return end(store, found, &victims, error);
+    return found;
   }
-  bool enough = victims.bytes >= bytes;
-  if (only_try) {
-    end(store, VAMP_CANCELLED, &victims, NULL);
-    return enough ? VAMP_OK : VAMP_SPACE;
+  return found == 1 ? VAMP_OK
+                    : vamp_fail(error, VAMP_SPACE,
+                                "The store is full, and nothing in it may be forgotten yet: delete finished "
+                                "jobs, free space on its disk, or try again later.");
+}
+
+int vampd_retain_claim(struct vampd_store *store, int64_t need, bool only_try, struct vamp_error *error) {
+  struct victims victims = {0};
+  pthread_mutex_lock(&store->writer.mutex);
+  int64_t bytes = only_try ? vampd_space_missing(store, need) : vampd_space_try_claim(store, need);
+  if (bytes == 0) { /* somebody else has made room */
+    pthread_mutex_unlock(&store->writer.mutex);
+    return VAMP_OK;
   }
-  return end(store, enough ? VAMP_OK : vamp_fail(error, VAMP_SPACE, FULL), &victims, error);
+  int status = begin(store, error);
+  bool enough = false;
+  if (status == VAMP_OK) {
+    status = make_room(store, bytes, &victims, error);
+    enough = status == VAMP_OK;
+    status = end(store, enough && only_try ? VAMP_CANCELLED : status, &victims, error);
+  }
+  if (status == VAMP_OK) {
+    vampd_space_add(store, &(struct vampd_space){.pending = need});
+  }
+  pthread_mutex_unlock(&store->writer.mutex);
+  clear_away(store, status, &victims);
+  return enough && only_try ? VAMP_OK : status;
 }
 
 /* Forgets a few units that were finished before a moment, until *bytes, which it counts down, are gone.
@@ -234,6 +255,7 @@ static int forget_some(struct vampd_store *store, int64_t before, int64_t *bytes
     status = end(store, found < 0 ? found : VAMP_OK, &victims, error);
   }
   pthread_mutex_unlock(&store->writer.mutex);
+  clear_away(store, status, &victims);
   if (status != VAMP_OK) {
     return status;
   }
@@ -284,6 +306,7 @@ int vampd_store_forget(struct vampd_store *store, const char *id, struct vamp_er
     status = end(store, status, &victims, error);
   }
   pthread_mutex_unlock(&store->writer.mutex);
+  clear_away(store, status, &victims);
   return status;
 }
 
@@ -309,5 +332,6 @@ int vampd_store_forget_sweep(struct vampd_store *store, const char *id, struct v
     status = end(store, status, &victims, error);
   }
   pthread_mutex_unlock(&store->writer.mutex);
+  clear_away(store, status, &victims);
   return status;
 }

@@ -16,6 +16,7 @@ void vampd_space_add(struct vampd_store *store, const struct vampd_space *change
   pthread_mutex_lock(&store->space_mutex);
   store->space.bytes += change->bytes;
   store->space.reserved += change->reserved;
+  store->space.going += change->going;
   store->space.pending += change->pending;
   store->space.jobs += change->jobs;
   store->space.unfinished += change->unfinished;
@@ -34,7 +35,7 @@ static int64_t free_bytes(const struct vampd_store *store) {
 /* The mutex is held. */
 static int64_t missing(const struct vampd_store *store, int64_t free, int64_t need) {
   int64_t coming = store->space.reserved + store->space.pending + need;
-  int64_t missing_here = store->limits.min_free_bytes + coming - free;
+  int64_t missing_here = store->limits.min_free_bytes + coming - free - store->space.going;
   int64_t missing_of_ours =
       store->limits.max_bytes > 0 ? store->space.bytes + coming - store->limits.max_bytes : 0;
   int64_t most = missing_here > missing_of_ours ? missing_here : missing_of_ours;
@@ -49,8 +50,7 @@ int64_t vampd_space_missing(struct vampd_store *store, int64_t need) {
   return bytes;
 }
 
-/* Claims what fits; how much is missing otherwise. */
-static int64_t try_claim(struct vampd_store *store, int64_t need) {
+int64_t vampd_space_try_claim(struct vampd_store *store, int64_t need) {
   int64_t free = free_bytes(store);
   pthread_mutex_lock(&store->space_mutex);
   int64_t bytes = missing(store, free, need);
@@ -62,37 +62,21 @@ static int64_t try_claim(struct vampd_store *store, int64_t need) {
 }
 
 int vampd_space_claim(struct vampd_store *store, int64_t need, bool may_forget, struct vamp_error *error) {
-  if (try_claim(store, need) == 0) {
+  if (vampd_space_try_claim(store, need) == 0) {
     return VAMP_OK;
   }
-  if (!may_forget) {
-    return vamp_fail(error, VAMP_SPACE,
-                     "There is no room for another file: delete finished jobs, or free space on the disk.");
+  if (may_forget) {
+    return vampd_retain_claim(store, need, false, error);
   }
-  /* After forgetting, the sum of what went is believed, not the file system: it may say so only later, where
-   * somebody still reads one of the files, and more would be forgotten for nothing. */
-  pthread_mutex_lock(&store->writer.mutex);
-  int64_t bytes = try_claim(store, need);
-  int status = bytes > 0 ? vampd_retain_make_room(store, bytes, false, error) : VAMP_OK;
-  if (bytes > 0 && status == VAMP_OK) {
-    vampd_space_add(store, &(struct vampd_space){.pending = need});
-  }
-  pthread_mutex_unlock(&store->writer.mutex);
-  return status;
+  return vamp_fail(error, VAMP_SPACE,
+                   "There is no room for another file: delete finished jobs, or free space on the disk.");
 }
 
 bool vampd_store_has_room(struct vampd_store *store, int64_t bytes) {
   if (bytes < 0 || bytes > VAMPD_SPACE_MAX) {
     return false;
   }
-  int64_t absent = vampd_space_missing(store, bytes);
-  if (absent == 0) {
-    return true;
-  }
-  pthread_mutex_lock(&store->writer.mutex);
-  int status = vampd_retain_make_room(store, absent, true, NULL);
-  pthread_mutex_unlock(&store->writer.mutex);
-  return status == VAMP_OK;
+  return vampd_space_missing(store, bytes) == 0 || vampd_retain_claim(store, bytes, true, NULL) == VAMP_OK;
 }
 
 int vampd_store_usage(struct vampd_store *store, struct vampd_store_usage *usage, struct vamp_error *error) {

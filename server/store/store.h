@@ -6,7 +6,7 @@
  *   inputs/ID/tokens.npy          its tokens, once they are known
  *   jobs/ID/NAME                  the files of a finished job
  *   sweeps/ID/NAME                files made from a whole sweep
- *   .../NAME.new, new/            being written; removed at the next start
+ *   inputs/new.N, jobs/new.N, ... being written; removed at the next start
  *
  * The promises. What vampd_store_accept has accepted is there after a kill at any instant, whole; what it
  * has refused is not there at all. A job is DONE only when its files are all there and on disk. A job that is
@@ -50,13 +50,13 @@ struct vampd_store_input {
 
 struct vampd_store_job {
   char id[VAMPD_ID_SIZE];
-  int64_t number;               /* order of acceptance, from 1; given by accept */
   char owner[VAMPD_OWNER_SIZE]; /* the key's name; "" without keys */
   char input[VAMPD_ID_SIZE];
   char sweep[VAMPD_ID_SIZE]; /* "" where it belongs to none */
   int point;                 /* in the sweep */
   enum vampd_state state;
   int attempts;                       /* times it was begun */
+  int64_t number;                     /* order of acceptance, from 1; given by accept */
   int64_t created, started, finished; /* milliseconds since 1970; 0: not yet */
   double seconds;                     /* of the clip */
   int64_t bytes;                      /* of its files */
@@ -119,10 +119,11 @@ bool vampd_store_has_room(struct vampd_store *store, int64_t bytes);
 
 /* ---- running ----------------------------------------------------------------------------------------- */
 
-/* Notes that an attempt begins: attempts and started. */
+/* Notes that an attempt begins: attempts and started. VAMP_CANCELLED as below. `attempts` may be NULL. */
 int vampd_store_begin(struct vampd_store *store, const char *id, int *attempts, struct vamp_error *error);
 /* The end of a job: its files (DONE only) and then its row. A job that is already finished, or unknown, is
- * VAMP_CANCELLED and nothing changes: a client has cancelled it meanwhile. */
+ * VAMP_CANCELLED and nothing changes: a client has cancelled it meanwhile. What is larger than the job has
+ * reserved must fit as in accept; VAMP_SPACE leaves the job unfinished. */
 int vampd_store_finish(struct vampd_store *store, const char *id, enum vampd_state state, const char *outcome,
                        const struct vampd_store_file *files, int file_count, struct vamp_error *error);
 
@@ -151,8 +152,8 @@ struct vampd_store_query {
 /* *jobs is malloc'd, with *count of them; free each and the array. */
 int vampd_store_list(struct vampd_store *store, const struct vampd_store_query *query,
                      struct vampd_store_job **jobs, int *count, struct vamp_error *error);
-/* Calls `each` for every job that is not finished, oldest first, until it returns non-zero. The job is lent.
- */
+/* Calls `each` for every job that is not finished, oldest first, until it returns non-zero (which is no
+ * failure). The job is lent. `each` may call the store. */
 int vampd_store_each_unfinished(struct vampd_store *store,
                                 int (*each)(const struct vampd_store_job *job, void *user), void *user,
                                 struct vamp_error *error);
@@ -167,8 +168,10 @@ int vampd_store_open_file(struct vampd_store *store, enum vampd_folder folder, c
 int vampd_store_read_file(struct vampd_store *store, enum vampd_folder folder, const char *id,
                           const char *name, size_t limit, void **data, size_t *size,
                           struct vamp_error *error);
-/* Adds a file that can be made again: tokens of an input, another audio format, a picture, an archive. Not
- * fsynced; VAMP_INVALID where the job, input or sweep has been forgotten meanwhile. */
+/* Adds or replaces a file that can be made again: tokens of an input, another audio format, a picture, an
+ * archive. After a power cut it is there whole, or not. VAMP_INVALID where the job is not DONE, or the job,
+ * input or sweep has been forgotten meanwhile. VAMP_SPACE where it does not fit; nothing is forgotten for it.
+ */
 int vampd_store_put_file(struct vampd_store *store, enum vampd_folder folder, const char *id,
                          const struct vampd_store_file *file, struct vamp_error *error);
 /* The same for what is too large for memory: writes through `fill` into a descriptor. */

@@ -10,12 +10,10 @@ import io
 import json
 import math
 import os
-import random
 import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,7 @@ import threading
 import time
 import wave
 
+import numpy
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -34,6 +33,7 @@ import tiny_model  # noqa: E402
 
 VAMPD = os.path.join(os.environ.get("VAMP_BUILD", os.path.join(ROOT, "build")), "vampd")
 START_SECONDS = 60
+TEST_SECONDS = 100
 FINISHED = ("done", "failed", "cancelled")
 # For a daemon built with sanitizers: what libraries keep until the process ends.
 ENVIRONMENT = {"LSAN_OPTIONS": "suppressions=" + os.path.join(ROOT, "tests", "leaks.supp"), **os.environ}
@@ -62,6 +62,7 @@ class Daemon:
     data  a folder that outlives this daemon; without it there is one that goes with it
     key   sent with every request
     """
+    running = []
 
     def __init__(self, model, *flags, wait=True, data=None, key=None):
         self.folder = None if data else tempfile.mkdtemp(prefix="vampd-test-")
@@ -70,6 +71,7 @@ class Daemon:
         self.process = subprocess.Popen(
             [VAMPD, "--model", model, "--port", "0", "--data-dir", self.data, "--threads", "2", *flags],
             stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
+        self.running.append(self)
         self.log, self.port, self.document = [], None, None
         self.ready = threading.Event()
         self.reader = threading.Thread(target=self.read_log, daemon=True)
@@ -200,6 +202,9 @@ class Daemon:
             time.sleep(0.01)
 
     def stop(self, number=signal.SIGTERM):
+        """-> the exit code. One that is stopped or killed already stays so."""
+        if self not in self.running:
+            return 0
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -217,6 +222,7 @@ class Daemon:
         self.clean_up()
 
     def clean_up(self):
+        self.running.remove(self)
         self.reader.join(10)
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -233,23 +239,34 @@ class Daemon:
 
 
 def make_wav(seconds=1.0, rate=44100, channels=1, seed=0):
-    """A melody of decaying sines with a little noise; the same seed, the same bytes."""
-    draw = random.Random(seed)
-    samples, count = [], int(seconds * rate)
-    frequency = 220.0
-    for i in range(count):
-        if i % (rate // 4) == 0:
-            frequency = 110 * 2 ** (draw.randrange(36) / 12)
-        decay = math.exp(-(i % (rate // 4)) / (rate / 8))
-        value = 0.4 * decay * math.sin(2 * math.pi * frequency * i / rate) + draw.uniform(-0.01, 0.01)
-        samples.extend([int(32767 * value)] * channels)
+    """A melody of decaying sines with a little noise, 16 bit; the same seed, the same bytes."""
+    draw = numpy.random.RandomState(seed)
+    time_of = numpy.arange(int(seconds * rate)) / rate
+    notes = 110 * 2 ** (draw.randint(0, 36, int(seconds * 4) + 1) / 12)
+    tone = numpy.sin(2 * numpy.pi * notes[(time_of * 4).astype(int)] * time_of) * numpy.exp(-(time_of % 0.25) * 8)
+    samples = (32767 * (0.4 * tone + draw.uniform(-0.01, 0.01, len(tone)))).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(channels)
         out.setsampwidth(2)
         out.setframerate(rate)
-        out.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+        out.writeframes(numpy.repeat(samples, channels).tobytes())
     return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def time_limit():
+    """A daemon that does not answer is a failure, not a test that never ends; and no test leaves one behind."""
+    def give_up(number, frame):
+        raise TimeoutError(f"the test took longer than {TEST_SECONDS} s")
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(TEST_SECONDS)
+    held = list(Daemon.running)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    for daemon in set(Daemon.running) - set(held):
+        daemon.kill()  # a test that failed has left it
 
 
 @pytest.fixture(scope="session")

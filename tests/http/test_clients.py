@@ -127,7 +127,7 @@ def test_codec(client, clip):
 
 
 class Unreliable(http.server.BaseHTTPRequestHandler):
-    """A door before the daemon that breaks every event stream after a few hundred bytes, and is busy at first."""
+    """A door before the daemon that breaks event streams after a few hundred bytes, later each time, and is busy at first."""
 
     def do_GET(self):
         connection = self.server.daemon.connect()
@@ -149,7 +149,7 @@ class Unreliable(http.server.BaseHTTPRequestHandler):
         if "/events" not in self.path:
             self.wfile.write(response.read())
             return
-        left = 600
+        left = 400 + 200 * self.server.resumed  # in the middle of a line, mostly
         while left > 0 and (line := response.readline()):
             self.wfile.write(line.replace(b"retry: 2000", b"retry: 50")[:left])
             left -= len(line)

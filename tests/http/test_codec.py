@@ -64,7 +64,7 @@ def test_audio_is_as_long_as_the_tokens(daemon, tokens):
 @pytest.mark.parametrize("array", [
     numpy.zeros((14, 0), "<i4"), numpy.zeros((13, 58), "<i4"), numpy.zeros((14,), "<i4"),
     numpy.full((14, 58), 1024, "<i4"), numpy.full((14, 58), -1, "<i4"), numpy.zeros((14, 58), "<f4"),
-    numpy.zeros((14, 58, 2), "<i4"), numpy.zeros((14, 200000), "<i4"),
+    numpy.zeros((14, 58, 2), "<i4"), numpy.zeros((14, 10000), "<i4"),
 ], ids=lambda array: f"{array.shape} {array.dtype} {array.flat[0] if array.size else ''}")
 def test_tokens_that_are_none(daemon, array):
     answer = daemon.form("/v1/audio", ("tokens", npy(array)))

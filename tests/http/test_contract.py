@@ -71,7 +71,7 @@ def test_templates(path, found):
     assert (operation and operation["operationId"]) == found
 
 
-HEADERS = {"Vampd-Request-Id": "0123456789abcdef", "Content-Type": "application/json"}
+HEADERS = {"Vampd-Request-Id": "0123456789abcdef01234567", "Content-Type": "application/json"}
 READY = b'{"status": "ready", "jobs": 0}'
 
 

@@ -158,18 +158,20 @@ def test_methods(daemon, job):
     assert set(answer.headers["Allow"].split(", ")) >= {"GET", "HEAD", "DELETE"}
 
 
-def test_place_and_estimate(start, long_job, clip):
-    """Behind a long job, those that wait know their places."""
-    with start("--max-queue", "2") as daemon:
-        jobs = [daemon.submit(*long_job(30))[0] for _ in range(8)]
+def test_place_and_estimate(start, long_job):
+    """Of more jobs than can be on their way at once, those that wait know their places."""
+    audio, params = long_job(60)
+    with start() as daemon:
+        jobs = [job for _ in range(2) for job in daemon.submit(audio, {**params, "variations": 64})]
         daemon.wait_for(jobs[0]["id"], "generating")
-        time.sleep(0.3)
         seen = [daemon.job(job["id"]) for job in jobs]
         waiting = [job for job in seen if job["state"] == "queued"]
-        assert waiting, [job["state"] for job in seen]
+        assert len(waiting) > 10 and waiting == seen[-len(waiting):]
         assert [job["place"] for job in waiting] == list(range(len(waiting)))
         assert all(job["place"] is None for job in seen if job["state"] != "queued")
-        assert 0 < seen[0]["progress"] < 1
+        assert 0 < seen[0]["progress"] < 1 and seen[0]["attempts"] == 1 and waiting[0]["attempts"] == 0
+        late = daemon.job(jobs[-1]["id"])
+        assert late["estimate_seconds"] > daemon.job(jobs[0]["id"])["estimate_seconds"] > 0
         for job in jobs:
             assert daemon.request("DELETE", job["links"]["self"]).status == 202
         assert {daemon.wait_for(job["id"])["state"] for job in jobs} == {"cancelled"}
@@ -331,7 +333,7 @@ def test_a_job_outlives_its_client(daemon, clip):
     """Nobody waits for the answer to POST /v1/jobs; what was accepted is done all the same."""
     body, content_type = encode_form([("audio", clip), ("params", json.dumps({"seed": 77777}).encode())])
     with daemon.socket() as connection:
-        head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         assert connection.recv(12) == b"HTTP/1.1 202"
     (job,) = [job for job in daemon.get("/v1/jobs").json()["jobs"] if job["seed"] == 77777]

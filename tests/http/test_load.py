@@ -54,7 +54,7 @@ def test_slow_readers(daemon, clip):
     for _ in range(8):
         reader = daemon.socket()
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.sendall(f"GET {job['links']['self']}/audio HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        reader.sendall(f"GET {job['links']['self']}/audio HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         readers.append(reader)
     started = time.monotonic()
     assert daemon.vamp(clip, {"seed": 1}).status == 200

@@ -30,7 +30,7 @@ def in_threads(calls):
 def post_of(audio, params):
     """The bytes of a whole request, for tests that hold the socket themselves."""
     body, content_type = encode_form([("audio", audio), ("params", json.dumps(params).encode())])
-    head = (f"POST /v1/vamp HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
+    head = (f"POST /v1/vamp HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n")
     return head.encode() + body
 
@@ -80,7 +80,7 @@ def test_full_queue(start, long_job, clip):
 
 def test_bodies_have_a_budget_together(start):
     """With a limit of 1 MiB for one body, all bodies together may hold 8: the ninth is told to come later."""
-    head = (b"POST /v1/vamp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n")
+    head = (b"POST /v1/vamp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n")
     with start("--max-body-mb", "1") as daemon:
         held = [daemon.socket() for _ in range(9)]
         answers = []
@@ -141,7 +141,7 @@ def test_slow_senders_are_cut(start):
     time-out, and both are ended."""
     with start("--timeout", "1") as daemon:
         header, body = daemon.socket(), daemon.socket()
-        body.sendall(b"POST /v1/vamp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        body.sendall(b"POST /v1/vamp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                      b"Content-Length: 1000\r\n\r\n")
         started, ended = time.monotonic(), {}
         while len(ended) < 2:
@@ -294,7 +294,7 @@ def test_stop_while_clients_hang_on(start):
     """Idle and half-sent connections do not hold the daemon up."""
     daemon = start()
     idle, half = daemon.socket(), daemon.socket()
-    half.sendall(b"POST /v1/vamp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
+    half.sendall(b"POST /v1/vamp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
     started = time.monotonic()
     time.sleep(0.2)
     assert daemon.stop() == 0

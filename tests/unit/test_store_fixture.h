@@ -70,6 +70,47 @@ static struct vampd_store *UNUSED open_store(const char *folder, const struct va
   return store;
 }
 
+/* ---- a test's store --------------------------------------------------------------------------------------
+ */
+
+struct fixture {
+  char folder[PATH_MAX];
+  struct vampd_store *store;
+  struct vamp_error error;
+};
+
+static int UNUSED set_up(void **state) {
+  struct fixture *fixture = calloc(1, sizeof *fixture);
+  make_folder(fixture->folder);
+  fixture->store = open_store(fixture->folder, &NO_LIMITS);
+  *state = fixture;
+  return 0;
+}
+
+static int UNUSED tear_down(void **state) {
+  struct fixture *fixture = *state;
+  vampd_store_close(fixture->store);
+  remove_folder(fixture->folder);
+  free(fixture);
+  return 0;
+}
+
+static void UNUSED reopen(struct fixture *fixture) {
+  vampd_store_close(fixture->store);
+  fixture->store = open_store(fixture->folder, &NO_LIMITS);
+}
+
+static void UNUSED path_in(const struct fixture *fixture, const char *name, char path[PATH_MAX]) {
+  assert_true(snprintf(path, PATH_MAX, "%s/%s", fixture->folder, name) < PATH_MAX);
+}
+
+static void UNUSED write_text(const char *path, const char *text) {
+  FILE *file = fopen(path, "w");
+  assert_non_null(file);
+  fputs(text, file);
+  fclose(file);
+}
+
 /* ---- contents ----------------------------------------------------------------------------------------- */
 
 static uint32_t mix(uint32_t x) {

@@ -478,7 +478,7 @@ static void test_log_starts_over(void **state) {
     assert_int_equal(vampd_store_begin(store, job.id, NULL, NULL), VAMP_OK);
   }
   sqlite3_close(other);
-  strcat(path, "-wal");
+  assert_true(snprintf(path, sizeof path, "%s/vampd.db-wal", folder) < (int)sizeof path);
   assert_int_equal(stat(path, &facts), 0);
   int64_t grown = facts.st_size;
   assert_true(grown > 1600 * 4096);

@@ -13,28 +13,6 @@
 #include <sys/wait.h>
 #include <time.h>
 
-struct fixture {
-  char folder[PATH_MAX];
-  struct vampd_store *store;
-  struct vamp_error error;
-};
-
-static int set_up(void **state) {
-  struct fixture *fixture = calloc(1, sizeof *fixture);
-  make_folder(fixture->folder);
-  fixture->store = open_store(fixture->folder, &NO_LIMITS);
-  *state = fixture;
-  return 0;
-}
-
-static int tear_down(void **state) {
-  struct fixture *fixture = *state;
-  vampd_store_close(fixture->store);
-  remove_folder(fixture->folder);
-  free(fixture);
-  return 0;
-}
-
 static void wait_milliseconds(long milliseconds) {
   nanosleep(&(struct timespec){.tv_nsec = milliseconds * 1000000}, NULL);
 }
@@ -204,17 +182,17 @@ static void make_older(const char *folder, int seconds) {
 static void test_retain_by_age(void **state) {
   struct fixture *fixture = *state;
   struct vampd_store *store = fixture->store;
-  char ids[100][VAMPD_ID_SIZE], young[1][VAMPD_ID_SIZE];
+  char ids[70][VAMPD_ID_SIZE], young[1][VAMPD_ID_SIZE];
   struct vampd_store_job waiting;
   assert_int_equal(accept_one(store, 10, &waiting, NULL), VAMP_OK);
-  make_done(store, 100, ids);
+  make_done(store, 70, ids);
   make_older(fixture->folder, 1000);
   make_done(store, 1, young);
   assert_int_equal(vampd_store_retain(store, NULL), 0);
   vampd_store_set_limits(store, &(struct vampd_store_limits){.keep_seconds = 900});
-  assert_int_equal(vampd_store_retain(store, &fixture->error), 100);
+  assert_int_equal(vampd_store_retain(store, &fixture->error), 70);
   assert_int_equal(state_of(store, ids[0]), -1);
-  assert_int_equal(state_of(store, ids[99]), -1);
+  assert_int_equal(state_of(store, ids[69]), -1);
   assert_int_equal(state_of(store, young[0]), VAMPD_STATE_DONE);
   assert_int_equal(state_of(store, waiting.id), VAMPD_STATE_QUEUED);
   check_order(store, fixture->folder);
@@ -380,7 +358,7 @@ static int run_child(void (*work)(const char *folder), const char *folder) {
 static void test_full_disk(void **state) {
   (void)state;
   char folder[PATH_MAX];
-  make_folder(folder);
+  make_quick_folder(folder);
   int code = run_child(on_a_small_disk, folder);
   remove_folder(folder);
   if (code == 77) {
@@ -410,7 +388,7 @@ static void under_a_file_limit(const char *folder) {
 static void test_file_size_limit(void **state) {
   (void)state;
   char folder[PATH_MAX];
-  make_folder(folder);
+  make_quick_folder(folder);
   assert_int_equal(run_child(under_a_file_limit, folder), 0);
   struct vampd_store *store = open_store(folder, &NO_LIMITS);
   check_order(store, folder);
