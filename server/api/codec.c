@@ -31,6 +31,7 @@ static void run(struct vampd_exchange *exchange, struct vampd_job_options *optio
     if (options->codes && error.field[0] == '\0') {
       snprintf(error.field, sizeof error.field, "/tokens");
     }
+    vampd_exchange_undo_place(exchange);
     vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
     vampd_exchange_finish(exchange);
   }
@@ -192,6 +193,11 @@ static int check_tokens(struct vampd_exchange *exchange, const struct vampd_devi
   return VAMP_OK;
 }
 
+static double seconds_of(const struct vampd_device_facts *facts, const struct vamp_array *tokens) {
+  const struct vamp_codec_config *codec = &facts->model.codec;
+  return (double)tokens->shape[1] * codec->hop_length / codec->sample_rate;
+}
+
 void vampd_handle_audio(struct vampd_exchange *exchange) {
   const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
   struct vampd_input input = {0};
@@ -202,7 +208,8 @@ void vampd_handle_audio(struct vampd_exchange *exchange) {
                check_parameters(exchange, &input, true) == VAMP_OK &&
                vampd_input_parse(exchange, input.params, &request) == VAMP_OK &&
                choose_format(exchange, &input, &request) == VAMP_OK &&
-               check_tokens(exchange, facts, &input.tokens) == VAMP_OK;
+               check_tokens(exchange, facts, &input.tokens) == VAMP_OK &&
+               vampd_exchange_take_place(exchange, seconds_of(facts, &input.tokens));
   vamp_request_free(&request);
   vampd_exchange_drop_body(exchange);
   if (ready) {

@@ -22,6 +22,27 @@
 /* ---- accepting
  * ------------------------------------------------------------------------------------------------ */
 
+/* An error points into the parameters of a point; what the client sent is the grid, so it is the axis that
+ * set the field, or a part of it, that is to blame. Fields that no axis sets keep their pointer. */
+static void point_into_grid(const json_t *grid, struct vamp_error *error) {
+  const char *axis;
+  json_t *values;
+  json_object_foreach((json_t *)grid, axis, values) {
+    const char *field = error->field[0] == '/' ? error->field + 1 : error->field;
+    const char *name = axis;
+    while (*name && *field && (*name == *field || (*name == '.' && *field == '/'))) {
+      name++;
+      field++;
+    }
+    bool inside = *name == '\0' && (*field == '\0' || *field == '/');
+    bool around = *field == '\0' && *name == '.';
+    if (inside || around) {
+      snprintf(error->field, sizeof error->field, "/grid/%s", axis);
+      return;
+    }
+  }
+}
+
 /* Says which point of the grid it is that cannot be. */
 static void refuse_point(struct vampd_exchange *exchange, struct vamp_error *error, int point,
                          const json_t *values) {
@@ -53,6 +74,7 @@ static int make_points(struct vampd_exchange *exchange, const struct vampd_devic
       status = vampd_acceptance_job(acceptance, 0, params, values, &error);
     }
     if (status != VAMP_OK) {
+      point_into_grid(input->grid, &error);
       refuse_point(exchange, &error, point, values);
     }
     vamp_request_free(&request);

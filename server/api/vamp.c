@@ -240,6 +240,7 @@ void vampd_handle_vamp(struct vampd_exchange *exchange) {
   if (status == VAMP_OK) {
     return; /* the exchange is job_done's now */
   }
+  vampd_exchange_undo_place(exchange);
   vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
 err:
   vamp_variation_free(&variation);

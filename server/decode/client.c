@@ -1,11 +1,11 @@
 /*
  * The daemon's side of the decoder.
  *
- * The clip goes over as a sealed length of memory (memfd), and the samples come back in another one, of which
- * only the pages that were written exist. Neither is ever used for a second clip, so nobody's audio can turn
- * up in somebody else's. The tray is sealed: its size cannot change, so reading it cannot fail. It is looked
- * at when the child is dead, and nothing in it is believed: numbers are held against the limits, samples
- * against what a sample can be, and text is made printable.
+ * The clip goes over in a piece of memory (memfd), and the samples come back in another one, the tray, of
+ * which only the pages that were written exist. Neither is ever used for a second clip, so nobody's audio can
+ * turn up in somebody else's. The tray is sealed: its size cannot change, so reading it cannot fail. It is
+ * looked at when the child is dead, and nothing in it is believed: numbers are held against the limits,
+ * samples against what a sample can be, and text is made printable.
  *
  * A decoder that is gone (out of memory, or killed by hand) is noticed by whoever hands over or waits,
  * replaced, and the clip tried once more. The decoder itself reads nothing of a clip, so no clip can be the
@@ -34,6 +34,7 @@
 #define SEND_SECONDS 5   /* to take a message */
 #define OVERTIME 2       /* times what a clip may take by the clock: the decoder must have answered */
 #define TRIES 2
+#define MOST_VARIABLES 16
 
 struct vampd_decoder {
   struct vampd_decoder_patience patience;
@@ -54,12 +55,28 @@ struct errand {
   unsigned generation;
 };
 
-/* ---- the process: all under the mutex --------------------------------------------------------------------
- */
+/* ---- the process: all under the mutex ----------------------------------------------------------------- */
+
+/* Of the daemon's environment only what the dynamic linker and the sanitizers read: in the rest of it may be
+ * what a clip that takes over its process must not find. */
+static void choose_environment(char *chosen[MOST_VARIABLES + 1]) {
+  static const char *const KEPT[] = {"LD_", "ASAN_", "UBSAN_", "LSAN_", "TSAN_"};
+  int count = 0;
+  for (char **variable = environ; *variable && count < MOST_VARIABLES; variable++) {
+    for (size_t i = 0; i < sizeof KEPT / sizeof KEPT[0]; i++) {
+      if (strncmp(*variable, KEPT[i], strlen(KEPT[i])) == 0) {
+        chosen[count++] = *variable;
+        break;
+      }
+    }
+  }
+  chosen[count] = NULL;
+}
 
 static int spawn(int socket, pid_t *process) {
   char program[] = "vampd-decoder", argument[] = VAMPD_DECODER_ARGUMENT;
   char *const arguments[] = {program, argument, NULL};
+  char *environment[MOST_VARIABLES + 1];
   posix_spawn_file_actions_t actions;
   int status = posix_spawn_file_actions_init(&actions);
   if (status != 0) {
@@ -71,7 +88,8 @@ static int spawn(int socket, pid_t *process) {
     status = posix_spawn_file_actions_addopen(&actions, i, "/dev/null", O_RDWR, 0);
   }
   if (status == 0) {
-    status = posix_spawn(process, "/proc/self/exe", &actions, NULL, arguments, environ);
+    choose_environment(environment);
+    status = posix_spawn(process, "/proc/self/exe", &actions, NULL, arguments, environment);
   }
   posix_spawn_file_actions_destroy(&actions);
   return status;
@@ -89,13 +107,12 @@ static bool wait_readable(int descriptor, double seconds) {
   return false;
 }
 
-static void end_process(struct vampd_decoder *decoder, bool kindly) {
+/* There is nothing that it would have to put in order, and its children do not outlive it. */
+static void end_process(struct vampd_decoder *decoder) {
   if (decoder->socket >= 0) {
-    close(decoder->socket); /* which ends it */
+    close(decoder->socket);
     decoder->socket = -1;
-    if (!kindly) {
-      kill(decoder->process, SIGKILL);
-    }
+    kill(decoder->process, SIGKILL);
     while (waitpid(decoder->process, NULL, 0) < 0 && errno == EINTR) {
     }
   }
@@ -106,7 +123,7 @@ static int meet(struct vampd_decoder *decoder, struct vamp_error *error) {
   struct vampd_decoder_hello hello;
   if (!wait_readable(decoder->socket, HELLO_SECONDS) ||
       recv(decoder->socket, &hello, sizeof hello, MSG_DONTWAIT) != (ssize_t)sizeof hello) {
-    end_process(decoder, false);
+    end_process(decoder);
     return vamp_fail(error, VAMP_IO, "The process that decodes audio does not start.");
   }
   decoder->filtered = hello.filter_error == 0;
@@ -162,7 +179,7 @@ void vampd_decoder_stop(struct vampd_decoder *decoder) {
   if (!decoder) {
     return;
   }
-  end_process(decoder, true);
+  end_process(decoder);
   pthread_cond_destroy(&decoder->left);
   pthread_mutex_destroy(&decoder->mutex);
   free(decoder);
@@ -175,8 +192,7 @@ struct vampd_decoder_facts vampd_decoder_facts(struct vampd_decoder *decoder) {
   return facts;
 }
 
-/* ---- handing over ----------------------------------------------------------------------------------------
- */
+/* ---- handing over ------------------------------------------------------------------------------------- */
 
 static void close_errand(struct errand *errand) {
   int *const descriptors[] = {&errand->clip, &errand->tray, &errand->pipe[0], &errand->pipe[1]};
@@ -252,7 +268,7 @@ static int hand_over(struct vampd_decoder *decoder, struct errand *errand, struc
       errand->generation = decoder->generation;
       return VAMP_OK;
     }
-    end_process(decoder, false);
+    end_process(decoder);
   }
   return vamp_fail(error, VAMP_IO, "The process that decodes audio does not stay alive.");
 }
@@ -268,7 +284,7 @@ static bool await(struct vampd_decoder *decoder, struct errand *errand, struct v
   }
   pthread_mutex_lock(&decoder->mutex);
   if (decoder->generation == errand->generation) {
-    end_process(decoder, false);
+    end_process(decoder);
   }
   pthread_mutex_unlock(&decoder->mutex);
   return false;
@@ -293,8 +309,7 @@ static int run_errand(struct vampd_decoder *decoder, struct errand *errand, cons
   return vamp_fail(error, VAMP_IO, "The process that decodes audio does not stay alive.");
 }
 
-/* ---- what came back --------------------------------------------------------------------------------------
- */
+/* ---- what came back ----------------------------------------------------------------------------------- */
 
 static int fail_crash(const struct vampd_decoder_report *report, struct vamp_error *error) {
   vampd_log("decoder: a clip ended its process%s%s", report->detail ? " by " : "",

@@ -351,6 +351,7 @@ bool vampd_exchange_take_place(struct vampd_exchange *exchange, double audio_sec
   int retry_after = 0;
   int status = vampd_access_take_jobs(exchange->caller, 1, audio_seconds, &retry_after, &error);
   exchange->counted = status == VAMP_OK;
+  exchange->audio_seconds = audio_seconds;
   if (!exchange->counted) {
     vampd_answer_problem(&exchange->answer,
                          status == VAMP_BUSY ? VAMPD_PROBLEM_RATE_LIMITED : VAMPD_PROBLEM_TOO_LARGE, NULL,
@@ -358,6 +359,13 @@ bool vampd_exchange_take_place(struct vampd_exchange *exchange, double audio_sec
     exchange->answer.retry_after = retry_after;
   }
   return exchange->counted;
+}
+
+void vampd_exchange_undo_place(struct vampd_exchange *exchange) {
+  if (exchange->counted) {
+    vampd_access_undo_jobs(exchange->caller, 1, exchange->audio_seconds);
+    exchange->counted = false;
+  }
 }
 
 bool vampd_exchange_abandoned(struct vampd_exchange *exchange) {

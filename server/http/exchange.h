@@ -61,6 +61,7 @@ struct vampd_exchange {
   const struct vampd_settings *settings; /* those in force when it came */
   struct vampd_output output;
   bool counted;                /* among its caller's jobs */
+  double audio_seconds;        /* likewise */
   struct vampd_job *job;       /* under the watch's lock while waiting */
   struct vampd_stream *stream; /* likewise: the answer that is being sent; a reference */
   bool abandoned;              /* likewise: the client hung up, or the daemon is out of patience */
@@ -81,6 +82,8 @@ void vampd_exchange_attach(struct vampd_exchange *exchange, struct vampd_job *jo
 /* Counts it among its caller's jobs until it is finished. False where the caller has had enough; the exchange
  * then has its answer. */
 bool vampd_exchange_take_place(struct vampd_exchange *exchange, double audio_seconds);
+/* It did not come to run after all: also its seconds of audio are given back. */
+void vampd_exchange_undo_place(struct vampd_exchange *exchange);
 
 /* Whether nobody waits for the result any more. */
 bool vampd_exchange_abandoned(struct vampd_exchange *exchange);

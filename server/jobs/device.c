@@ -25,7 +25,7 @@
 #include "server/metrics.h"
 
 #define GATHER_SECONDS 0.1
-#define GATHER_TURN 0.002
+#define GATHER_TURN 0.0001
 #define IDLE_SECONDS 1.0
 
 enum state { LOADING, READY, LOST };

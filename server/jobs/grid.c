@@ -17,9 +17,9 @@ static int check_axis(const char *axis, const json_t *values, struct vamp_error 
   size_t length = strlen(axis);
   bool parts = length > 0 && length <= VAMPD_GRID_MAX_PATH && axis[0] != '.' && axis[length - 1] != '.' &&
                !strstr(axis, "..");
-  point_to(parts ? axis : "", pointer, sizeof pointer);
+  point_to(axis, pointer, sizeof pointer);
   if (!parts) {
-    return vamp_fail_field(error, VAMP_INVALID, "/grid",
+    return vamp_fail_field(error, VAMP_INVALID, length > 0 ? pointer : "/grid",
                            "A name in \"grid\" is a path like \"mask.mask_ratio\", at most %d bytes long.",
                            VAMPD_GRID_MAX_PATH);
   }
@@ -48,8 +48,8 @@ int vampd_grid_check(const json_t *grid, int *points, struct vamp_error *error) 
     if (status != VAMP_OK) {
       return status;
     }
-    total *=
-        json_array_size(values) < VAMPD_GRID_MAX_POINTS ? json_array_size(values) : VAMPD_GRID_MAX_POINTS + 1;
+    total *= json_array_size(values) <= VAMPD_GRID_MAX_POINTS ? json_array_size(values)
+                                                              : VAMPD_GRID_MAX_POINTS + 1;
     if (total > VAMPD_GRID_MAX_POINTS) {
       return vamp_fail_field(error, VAMP_LIMIT, "/grid", "\"grid\" has more than %d points.",
                              VAMPD_GRID_MAX_POINTS);
@@ -61,7 +61,7 @@ int vampd_grid_check(const json_t *grid, int *points, struct vamp_error *error) 
 
 /* Sets `path` in `params`. */
 static int set_value(json_t *params, const char *path, json_t *value, struct vamp_error *error) {
-  char part[VAMPD_GRID_MAX_PATH + 1], pointer[VAMPD_GRID_MAX_PATH + 16];
+  char part[VAMPD_GRID_MAX_PATH + 1];
   json_t *object = params;
   for (;;) {
     size_t length = strcspn(path, ".");
@@ -77,7 +77,6 @@ static int set_value(json_t *params, const char *path, json_t *value, struct vam
       next = json_object_get(object, part);
     }
     if (!json_is_object(next)) {
-      point_to(part, pointer, sizeof pointer);
       return vamp_fail_field(error, VAMP_INVALID, "/grid",
                              "A path in \"grid\" leads through \"%s\", which is not an object.", part);
     }

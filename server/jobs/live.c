@@ -248,13 +248,11 @@ static void end_running(struct vampd_live *live) {
 /* Whether the device is to have this one too. */
 static bool has_room(const struct vampd_house *house, const struct vampd_queue *queue,
                      const struct vampd_live *live) {
-  return queue->running == 0 || house->running_seconds + live->seconds <= house->limits.running_seconds;
+  return queue->running == 0 || (house->running_count < house->limits.running &&
+                                 house->running_seconds + live->seconds <= house->limits.running_seconds);
 }
 
 struct vampd_live *vampd_house_take(struct vampd_house *house, double now) {
-  if (house->running_count >= house->limits.running) {
-    return NULL;
-  }
   struct vampd_live *chosen = NULL;
   double least = 0;
   for (struct vampd_queue *queue = house->queues; queue; queue = queue->next) {

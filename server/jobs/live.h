@@ -82,7 +82,7 @@ struct vampd_live {
 
 struct vampd_house_limits {
   int running;            /* jobs on their way at once, of all callers */
-  double running_seconds; /* of audio, of all; a caller who has none on its way may have one in any case */
+  double running_seconds; /* of audio, of all; a caller who has none on its way may have one beyond both */
 };
 
 int vampd_house_create(const struct vampd_house_limits *limits, struct vampd_house **house,

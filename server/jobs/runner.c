@@ -225,8 +225,8 @@ static int submit(struct vampd_runner *runner, struct vampd_live *live, struct v
   vampd_job_release(live->job);
   live->job = job;
   bool cancelled = live->cancelled || runner->abandoned;
-  if (live->encodes) {
-    vampd_live_enter_phase(live, VAMPD_PHASE_ENCODING);
+  if (!options.codes) {
+    vampd_live_enter_phase(live, VAMPD_PHASE_ENCODING); /* the loop tells only what it has done */
   }
   vampd_house_unlock(runner->parts.house);
   if (cancelled) {

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from conftest import make_wav
+from conftest import encode_form, make_wav
 from test_errors import problem
 from test_events import Stream
 
@@ -244,3 +244,34 @@ def test_no_origins_by_default(daemon):
     answer = preflight(daemon, ORIGIN)
     assert answer.status == 204 and "Access-Control-Allow-Origin" not in answer.headers
     assert set(answer.headers["Allow"].split(", ")) == {"POST", "OPTIONS"}
+
+
+@pytest.mark.parametrize("origin", [ORIGIN, "null", "http://localhost:1", "http://127.0.0.1.example.org:80"])
+def test_without_keys_no_page_may_ask(daemon, clip, origin):
+    """A form that a page posts needs no preflight: so it is refused itself, and nothing is done."""
+    body, content_type = encode_form([("audio", clip)])
+    for path in ("/v1/vamp", "/v1/jobs"):
+        answer = daemon.request("POST", path, body, {"Content-Type": content_type, "Origin": origin})
+        problem(answer, 403, "forbidden-origin")
+    problem(daemon.get("/v1/jobs", Origin=origin), 403, "forbidden-origin")
+    assert daemon.get("/healthz", Origin=origin).status == 200
+
+
+@pytest.mark.parametrize("host", ["example.org", "127.0.0.1.example.org", "localhost.example.org", "128.0.0.1", "[::2]",
+                                  ""])
+def test_without_keys_no_other_name_will_do(daemon, host):
+    """A name that somebody else's name server gave this machine ("DNS rebinding")."""
+    problem(daemon.get("/v1/models", Host=host), 403, "forbidden-origin")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:80", "127.0.0.1:1", "127.1.2.3", "[::1]:8765"])
+def test_this_machine_s_own_names(daemon, host):
+    assert daemon.get("/v1/models", Host=host).status == 200
+    assert daemon.get("/v1/models", Host=host, Origin="http://" + host).status == 200
+
+
+def test_listed_pages_may_ask_without_keys(start):
+    with start("--cors-origins", ORIGIN) as daemon:
+        answer = daemon.get("/v1/models", Origin=ORIGIN)
+        assert answer.status == 200 and answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+        problem(daemon.get("/v1/models", Origin="https://evil.example.org"), 403, "forbidden-origin")

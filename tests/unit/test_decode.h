@@ -64,7 +64,8 @@ static inline int try_everything(struct vamp_error *error) {
   bool opened = open("/dev/null", O_RDONLY) >= 0 || open("/proc/self/mem", O_RDWR) >= 0;
   bool wrote = write(2, "", 1) >= 0 || write(3, "", 1) >= 0;
   bool executes = code != MAP_FAILED;
-  return vamp_fail(error, VAMP_INVALID, "opened %d, wrote %d, executes %d", opened, wrote, executes);
+  return vamp_fail(error, VAMP_INVALID, "opened %d, wrote %d, executes %d, knows %d", opened, wrote, executes,
+                   getenv("VAMPD_TEST_SECRET") != NULL);
 }
 
 static inline int obey(int order, const struct vamp_audio_limits *limits, float *room,

@@ -219,7 +219,7 @@ static void test_multipart_refuses_broken_framing(void **state) {
       fail_msg("body %zu was accepted", i);
     }
   }
-  char many[1024] = "";
+  static char many[8192];
   for (int i = 0; i <= VAMPD_MULTIPART_MAX_PARTS; i++) {
     strcat(many, "--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n");
   }
@@ -274,16 +274,58 @@ static void test_negotiate(void **state) {
 
 static void test_router(void **state) {
   (void)state;
-  const char *allowed;
-  assert_non_null(vampd_router_find("POST", "/v1/vamp", &allowed));
-  assert_ptr_equal(vampd_router_find("HEAD", "/healthz", &allowed),
-                   vampd_router_find("GET", "/healthz", &allowed));
-  assert_null(vampd_router_find("GET", "/v1/vamp", &allowed));
+  char id[VAMPD_ID_SIZE], allowed[64];
+  assert_non_null(vampd_router_find("POST", "/v1/vamp", id, allowed));
+  assert_string_equal(id, "");
+  assert_ptr_equal(vampd_router_find("HEAD", "/healthz", id, allowed),
+                   vampd_router_find("GET", "/healthz", id, allowed));
+  assert_null(vampd_router_find("GET", "/v1/vamp", id, allowed));
   assert_string_equal(allowed, "POST");
-  assert_null(vampd_router_find("DELETE", "/healthz", &allowed));
+  assert_null(vampd_router_find("DELETE", "/healthz", id, allowed));
   assert_string_equal(allowed, "GET, HEAD");
-  assert_null(vampd_router_find("GET", "/v1/vamp/", &allowed));
-  assert_null(allowed);
+  assert_null(vampd_router_find("GET", "/v1/vamp/", id, allowed));
+  assert_string_equal(allowed, "");
+}
+
+#define ID "0123456789abcdef01234567"
+
+static void test_router_ids(void **state) {
+  (void)state;
+  static const char *const PATHS[] = {
+      "/v1/jobs/" ID "/",
+      "/v1/jobs/" ID "8",
+      "/v1/jobs/0123456789abcdef0123456",
+      "/v1/jobs/",
+      "/v1/jobs/" ID "/nix",
+      "/v1/jobs/0123456789ABCDEF01234567",
+      "/v1/jobs/../../../../etc",
+      "/v1/jobs//events",
+      "/v1/jobs/0123456789abcdef0123456%",
+      "/v1/jobs/" ID "/mask.pngx",
+      "/v1/jobs/{id}",
+      "/v1/jobs/0123456789abcdef0123456/events",
+      "/v1/sweeps/" ID "/events",
+      "/v1/jobs/0123456789abcdef012345//events",
+  };
+  char id[VAMPD_ID_SIZE], allowed[64];
+  for (size_t i = 0; i < sizeof PATHS / sizeof PATHS[0]; i++) {
+    assert_null(vampd_router_find("GET", PATHS[i], id, allowed));
+    assert_string_equal(allowed, "");
+    assert_string_equal(id, "");
+  }
+  const struct vampd_route *route = vampd_router_find("GET", "/v1/jobs/" ID, id, allowed);
+  assert_string_equal(route->path, "/v1/jobs/{id}");
+  assert_string_equal(id, ID);
+  route = vampd_router_find("DELETE", "/v1/jobs/" ID, id, allowed);
+  assert_string_equal(route->method, "DELETE");
+  route = vampd_router_find("GET", "/v1/jobs/" ID "/mask.png", id, allowed);
+  assert_string_equal(route->path, "/v1/jobs/{id}/mask.png");
+  assert_string_equal(id, ID);
+  route = vampd_router_find("GET", "/v1/sweeps/" ID "/archive.zip", id, allowed);
+  assert_string_equal(route->path, "/v1/sweeps/{id}/archive.zip");
+  assert_null(vampd_router_find("PUT", "/v1/jobs/" ID, id, allowed));
+  assert_string_equal(allowed, "GET, HEAD, DELETE");
+  assert_string_equal(id, "");
 }
 
 static void test_problems(void **state) {
@@ -323,6 +365,7 @@ int main(void) {
       cmocka_unit_test(test_multipart_refuses_broken_framing),
       cmocka_unit_test(test_negotiate),
       cmocka_unit_test(test_router),
+      cmocka_unit_test(test_router_ids),
       cmocka_unit_test(test_problems),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
