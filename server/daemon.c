@@ -42,7 +42,7 @@
 #define MAX_FRAMES 300000      /* of one job: over an hour; --max-seconds is the usual bound */
 #define MAX_HELD_FRAMES 500000 /* of all jobs: 1.5 GB of samples */
 #define MAX_RUNNING 256        /* durable jobs on their way at once */
-#define TURNS_AHEAD 2          /* their audio: so many full turns of the device, so that none runs half empty */
+#define TURNS_AHEAD 2 /* their audio: so many full turns of the device, so that none runs half empty */
 #define DESK_THREADS 2
 #define TICK_MILLISECONDS 1000
 #define RETENTION_SECONDS 60.0
@@ -132,6 +132,9 @@ static int start_house(struct vampd *daemon, struct vamp_error *error) {
     status = vampd_work_create(DESK_THREADS, &daemon->desk, error);
   }
   if (status == VAMP_OK) {
+    status = vampd_work_create(1, &daemon->chores, error);
+  }
+  if (status == VAMP_OK) {
     status = vampd_decoder_start(&VAMPD_DECODER_PATIENCE, &daemon->decoder, error);
   }
   return status == VAMP_OK ? vampd_house_create(&limits, &daemon->house, error) : status;
@@ -196,7 +199,8 @@ static int start(struct vampd *daemon, struct vamp_error *error) {
   if (status == VAMP_OK) {
     struct vamp_error trouble = {0};
     if (vampd_data_dir_write_port(daemon->data_dir, daemon->port, &trouble) != VAMP_OK) {
-      vampd_log("error: %s", trouble.message); /* a full disk, likely: what is in the store can still be served */
+      vampd_log("error: %s",
+                trouble.message); /* a full disk, likely: what is in the store can still be served */
     }
   }
   return status;
@@ -333,6 +337,7 @@ static bool drain(struct vampd *daemon) {
   vampd_runner_hold(daemon->runner);
   if (daemon->failed || !wait_for_jobs(daemon, grace(daemon))) {
     vampd_runner_abandon(daemon->runner);
+    vampd_house_end_streams(daemon->house);
     vampd_watch_each(daemon->watch, vampd_exchange_abandon);
     if (!wait_for_jobs(daemon, CANCEL_SECONDS)) {
       vampd_log("error: %d jobs do not end", busy(daemon));
@@ -344,6 +349,10 @@ static bool drain(struct vampd *daemon) {
   double deadline = vampd_now() + LINGER_SECONDS;
   do {
     vampd_house_end_streams(daemon->house);
+    if (vampd_now() >
+        deadline - LINGER_SECONDS / 2) { /* an archive that is being packed, a reader that does not read */
+      vampd_watch_each(daemon->watch, vampd_exchange_abandon);
+    }
     nanosleep(&turn, NULL);
   } while ((daemon->streams > 0 || daemon->suspended > 0 || daemon->admitted > 0) && vampd_now() < deadline);
   if (daemon->suspended > 0) {
@@ -360,6 +369,7 @@ static void stop(struct vampd *daemon) {
   vampd_device_stop(daemon->device);
   vampd_work_free(daemon->work);
   vampd_work_free(daemon->desk);
+  vampd_work_free(daemon->chores);
   vampd_watch_free(daemon->watch);
   vampd_decoder_stop(daemon->decoder);
   vampd_runner_free(daemon->runner);

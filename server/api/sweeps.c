@@ -269,6 +269,10 @@ void vampd_handle_sweep_table(struct vampd_exchange *exchange) {
   vampd_exchange_finish(exchange);
 }
 
+static bool is_given_up(void *exchange) {
+  return vampd_exchange_abandoned(exchange);
+}
+
 static void send_archive(struct vampd_exchange *exchange, const struct vampd_sweep *sweep) {
   struct vampd *daemon = exchange->daemon;
   const struct vampd_device_facts *facts = vampd_device_facts(daemon->device);
@@ -283,8 +287,8 @@ static void send_archive(struct vampd_exchange *exchange, const struct vampd_swe
         sweep->row.id);
   } else if (!facts) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_READY, NULL, "The model is still loading.");
-  } else if (vampd_sweep_archive(daemon->store, daemon->decoder, &facts->model, sweep, &file, &size,
-                                 &error) != VAMP_OK) {
+  } else if (vampd_sweep_archive(daemon->store, daemon->decoder, &facts->model, sweep, is_given_up, exchange,
+                                 &file, &size, &error) != VAMP_OK) {
     vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
   } else {
     char etag[64];

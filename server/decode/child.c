@@ -36,14 +36,6 @@
 
 #define MOST_DESCRIPTORS 1024 /* more than the decoder can have: three, and a pipe for each clip */
 
-static void close_all(void) {
-  if (syscall(SYS_close_range, 0u, ~0u, 0u) != 0) { /* Linux before 5.9 */
-    for (int i = 0; i < MOST_DESCRIPTORS; i++) {
-      close(i);
-    }
-  }
-}
-
 /* What the administrator allows is never raised. */
 static bool limit(int resource, uint64_t soft, uint64_t hard) {
   struct rlimit value;
@@ -55,9 +47,8 @@ static bool limit(int resource, uint64_t soft, uint64_t hard) {
   return setrlimit(resource, &value) == 0;
 }
 
-static bool limit_resources(const struct vampd_child *child) {
+static bool limit_resources(const struct vampd_child *child, const struct vampd_decoder_request *request) {
   static const int NONE_OF[] = {RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_FSIZE, RLIMIT_CORE};
-  const struct vampd_decoder_request *request = child->request;
   uint64_t samples = request->limits.max_samples * sizeof(float);
   uint64_t memory = child->own_memory + request->size + samples + HEAP_BYTES;
   /* At the soft limit of time comes SIGXCPU, which tells it from other ends; at the hard one SIGKILL. */
@@ -75,23 +66,59 @@ _Noreturn void vampd_child_end(int code) {
   }
 }
 
-_Noreturn void vampd_child_run(const struct vampd_child *child) {
-  const struct vampd_decoder_request *request = child->request;
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, NULL);
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != child->parent) {
-    vampd_child_end(1);
+/* ---- before the clip ----------------------------------------------------------------------------------- */
+
+static void put_le(unsigned char *to, uint32_t value, int bytes) {
+  for (int i = 0; i < bytes; i++) {
+    to[i] = (unsigned char)(value >> (8 * i));
   }
+}
+
+/* A clip of our own, so that the libraries' pages are there, their symbols bound and their first memory had
+ * when the stranger's comes. What becomes of it is of no interest. */
+static void warm_up(vampd_decode_function *decode) {
+  enum { HEADER = 44, FRAMES = 512 };
+  unsigned char wav[HEADER + 2 * FRAMES] = "RIFF....WAVEfmt ....................data";
+  float room[FRAMES];
+  struct vamp_audio_limits limits = vamp_audio_default_limits();
+  struct vamp_audio audio = {0};
+  limits.max_samples = FRAMES;
+  put_le(wav + 4, sizeof wav - 8, 4);
+  put_le(wav + 16, 16, 4); /* bytes of what follows: PCM, one channel, 44.1 kHz, 16 bit */
+  put_le(wav + 20, 1, 2);
+  put_le(wav + 22, 1, 2);
+  put_le(wav + 24, 44100, 4);
+  put_le(wav + 28, 2 * 44100, 4);
+  put_le(wav + 32, 2, 2);
+  put_le(wav + 34, 16, 2);
+  put_le(wav + 40, 2 * FRAMES, 4);
+  decode(wav, sizeof wav, "", &limits, room, &audio, NULL);
+}
+
+/* Closes all descriptors but this one, which may be none (-1). */
+static void close_all_but(int kept) {
+  bool closed = kept <= 0 || syscall(SYS_close_range, 0u, (unsigned)kept - 1, 0u) == 0;
+  if (!closed || syscall(SYS_close_range, (unsigned)(kept + 1), ~0u, 0u) != 0) { /* Linux before 5.9 */
+    for (int i = 0; i < MOST_DESCRIPTORS; i++) {
+      if (i != kept) {
+        close(i);
+      }
+    }
+  }
+}
+
+/* ---- the clip ------------------------------------------------------------------------------------------ */
+
+static _Noreturn void run(const struct vampd_child *child, const struct vampd_decoder_request *request,
+                          const int *descriptors) {
   size_t room = VAMPD_TRAY_SAMPLES + request->limits.max_samples * sizeof(float);
-  const void *clip = mmap(NULL, request->size, PROT_READ, MAP_SHARED, child->clip, 0);
-  void *tray = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, child->tray, 0);
+  const void *clip = mmap(NULL, request->size, PROT_READ, MAP_SHARED, descriptors[VAMPD_REQUEST_CLIP], 0);
+  void *tray = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, descriptors[VAMPD_REQUEST_TRAY], 0);
   if (clip == MAP_FAILED || tray == MAP_FAILED) {
     vampd_child_end(1);
   }
-  close_all();
-  if (!limit_resources(child) || (child->filter && vampd_filter_install(child->filter) != 0)) {
+  close_all_but(-1);
+  if (!limit_resources(child, request) || (child->filter && vampd_filter_install(child->filter) != 0)) {
     vampd_child_end(1);
   }
   struct vampd_decoder_slip *slip = tray;
@@ -105,4 +132,26 @@ _Noreturn void vampd_child_run(const struct vampd_child *child) {
   memcpy(slip->message, error.message, sizeof slip->message);
   slip->mark = VAMPD_TRAY_MARK;
   vampd_child_end(0);
+}
+
+_Noreturn void vampd_child_run(const struct vampd_child *child) {
+  struct vampd_decoder_request request;
+  int descriptors[VAMPD_REQUEST_PIPE]; /* the pipe stays with the decoder */
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != child->parent) {
+    vampd_child_end(1);
+  }
+  close_all_but(child->socket);
+  if (child->ahead) {
+    prctl(PR_SET_NAME, VAMPD_SPARE_NAME);
+    warm_up(child->decode);
+  }
+  if (vampd_request_receive(child->socket, 0, &request, descriptors, VAMPD_REQUEST_PIPE) <= 0) {
+    vampd_child_end(1);
+  }
+  prctl(PR_SET_NAME, VAMPD_CLIP_NAME);
+  run(child, &request, descriptors);
 }

@@ -232,30 +232,11 @@ static int open_errand(struct errand *errand, const void *data, struct vamp_erro
   return VAMP_OK;
 }
 
-static bool send_request(int socket, const struct errand *errand) {
-  int descriptors[VAMPD_REQUEST_DESCRIPTORS] = {[VAMPD_REQUEST_CLIP] = errand->clip,
-                                                [VAMPD_REQUEST_TRAY] = errand->tray,
-                                                [VAMPD_REQUEST_PIPE] = errand->pipe[1]};
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof descriptors)];
-  } control = {0};
-  struct iovec body = {(void *)(uintptr_t)&errand->request, sizeof errand->request};
-  struct msghdr message = {
-      .msg_iov = &body, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-  struct cmsghdr *part = CMSG_FIRSTHDR(&message);
-  *part = (struct cmsghdr){
-      .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof descriptors)};
-  memcpy(CMSG_DATA(part), descriptors, sizeof descriptors);
-  ssize_t sent;
-  do {
-    sent = sendmsg(socket, &message, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
-  return sent == (ssize_t)sizeof errand->request;
-}
-
 /* Under the mutex, which also keeps another thread from closing the socket meanwhile. */
 static int hand_over(struct vampd_decoder *decoder, struct errand *errand, struct vamp_error *error) {
+  const int descriptors[VAMPD_REQUEST_DESCRIPTORS] = {[VAMPD_REQUEST_CLIP] = errand->clip,
+                                                      [VAMPD_REQUEST_TRAY] = errand->tray,
+                                                      [VAMPD_REQUEST_PIPE] = errand->pipe[1]};
   for (int i = 0; i < TRIES; i++) {
     if (decoder->socket < 0) {
       int status = start_process(decoder, error);
@@ -264,7 +245,7 @@ static int hand_over(struct vampd_decoder *decoder, struct errand *errand, struc
       }
       vampd_log("decoder: it was gone, and has been started again as process %d", (int)decoder->process);
     }
-    if (send_request(decoder->socket, errand)) {
+    if (vampd_request_send(decoder->socket, &errand->request, descriptors, VAMPD_REQUEST_DESCRIPTORS)) {
       errand->generation = decoder->generation;
       return VAMP_OK;
     }

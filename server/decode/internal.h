@@ -54,6 +54,17 @@ struct vampd_decoder_slip {
   char message[sizeof((struct vamp_error *)0)->message];
 };
 
+/* ---- request.c ----------------------------------------------------------------------------------------- */
+
+/* Sends a request with the first `count` of its descriptors, which stay the caller's. False: not sent. */
+bool vampd_request_send(int socket, const struct vampd_decoder_request *request, const int *descriptors,
+                        size_t count);
+
+/* Takes one with `count` descriptors, which are then the caller's. `flags` are those of recvmsg. 1; 0 where there
+ * is none, or a message that is no request; -1 where there will be no more. */
+int vampd_request_receive(int socket, int flags, struct vampd_decoder_request *request, int *descriptors,
+                          size_t count);
+
 /* ---- service.c ----------------------------------------------------------------------------------------- */
 
 /* Serves until the daemon is gone; returns the exit code. */
@@ -63,17 +74,21 @@ int vampd_decoder_serve(vampd_decode_function *decode);
 
 struct vampd_filter;
 
-/* What a clip's process is given. `filter` may be NULL. */
+/* What a clip's process is given when it is born. `filter` may be NULL. */
 struct vampd_child {
-  const struct vampd_decoder_request *request;
-  int clip, tray; /* descriptors */
+  int socket; /* where its request comes, once */
+  bool ahead; /* the clip is not there yet: there is time to warm up */
   const struct vampd_filter *filter;
   vampd_decode_function *decode;
   uint64_t own_memory; /* bytes of address space that the decoder itself takes */
   pid_t parent;
 };
 
-/* Decodes and ends the process, which must be a child of the decoder. */
+/* What ps calls it: a child that waits for its clip, and one that has it. */
+#define VAMPD_SPARE_NAME "vampd-spare"
+#define VAMPD_CLIP_NAME "vampd-clip"
+
+/* Waits for its clip, decodes it and ends the process, which must be a child of the decoder. */
 _Noreturn void vampd_child_run(const struct vampd_child *child);
 
 /* Ends a process that may be under the filter. */

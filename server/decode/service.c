@@ -32,6 +32,10 @@
 #include "server/decode/internal.h"
 #include "server/log.h"
 
+/* Milliseconds without a message, after which there is time to fork: the daemon, which has just been told how a
+ * clip ended, goes first. */
+#define PAUSE 2
+
 struct clip {
   pid_t process; /* 0: this place is free */
   int pipe;
@@ -44,6 +48,8 @@ struct service {
   struct vampd_filter *filter;
   uint64_t own_memory;
   int children; /* signalfd of SIGCHLD */
+  pid_t spare;      /* a child that waits for its clip, or 0 */
+  int spare_socket; /* -1: there is none, or it is no longer one */
   int count;
   struct clip clips[VAMPD_DECODER_CLIPS];
 };
@@ -58,6 +64,53 @@ static void report(int pipe, enum vampd_decoder_end end, int detail) {
   close(pipe);
 }
 
+/* Forks a child that waits for its clip. 0, or an errno. */
+static int make_spare(struct service *service, bool ahead) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return errno;
+  }
+  struct vampd_child child = {.socket = ends[1],
+                              .ahead = ahead,
+                              .filter = service->filter,
+                              .decode = service->decode,
+                              .own_memory = service->own_memory,
+                              .parent = getpid()};
+  pid_t process = fork();
+  int reason = errno;
+  if (process == 0) {
+    vampd_child_run(&child);
+  }
+  close(ends[1]);
+  if (process < 0) {
+    close(ends[0]);
+    return reason;
+  }
+  service->spare = process;
+  service->spare_socket = ends[0];
+  return 0;
+}
+
+/* Hands the request to a child, whose process this returns; or a negative errno. */
+static pid_t hand_over(struct service *service, const struct vampd_decoder_request *request,
+                       const int *descriptors) {
+  for (int i = 0; i < 2; i++) { /* somebody may have killed the spare */
+    int reason = service->spare_socket < 0 ? make_spare(service, false) : 0;
+    if (reason != 0) {
+      return -reason;
+    }
+    bool sent = vampd_request_send(service->spare_socket, request, descriptors, VAMPD_REQUEST_PIPE);
+    close(service->spare_socket);
+    service->spare_socket = -1;
+    if (sent) {
+      pid_t process = service->spare;
+      service->spare = 0;
+      return process;
+    }
+  }
+  return -EAGAIN;
+}
+
 static void begin(struct service *service, const struct vampd_decoder_request *request,
                   const int *descriptors) {
   struct clip *clip = service->clips;
@@ -65,21 +118,9 @@ static void begin(struct service *service, const struct vampd_decoder_request *r
     clip++;
   }
   bool full = clip == service->clips + VAMPD_DECODER_CLIPS;
-  struct vampd_child child = {
-      .request = request,
-      .clip = descriptors[VAMPD_REQUEST_CLIP],
-      .tray = descriptors[VAMPD_REQUEST_TRAY],
-      .filter = service->filter,
-      .decode = service->decode,
-      .own_memory = service->own_memory,
-      .parent = getpid(),
-  };
-  pid_t process = full ? -1 : fork();
-  if (process == 0) {
-    vampd_child_run(&child);
-  }
+  pid_t process = full ? -EAGAIN : hand_over(service, request, descriptors);
   if (process < 0) {
-    report(descriptors[VAMPD_REQUEST_PIPE], VAMPD_END_NOT_BEGUN, full ? EAGAIN : errno);
+    report(descriptors[VAMPD_REQUEST_PIPE], VAMPD_END_NOT_BEGUN, (int)-process);
   } else {
     *clip = (struct clip){.process = process,
                           .pipe = descriptors[VAMPD_REQUEST_PIPE],
@@ -104,11 +145,23 @@ static void end(struct service *service, struct clip *clip, int status) {
   service->count--;
 }
 
-/* Takes leave of the dead; where `wait`, of all. */
-static void reap(struct service *service, bool wait) {
-  int status;
+/* The spare is dead without a clip: the next clip gets a new one. */
+static void lose_spare(struct service *service) {
+  service->spare = 0;
+  if (service->spare_socket >= 0) {
+    close(service->spare_socket);
+    service->spare_socket = -1;
+  }
+}
+
+/* Takes leave of the dead; where `wait`, of all. True where a clip was among them. */
+static bool reap(struct service *service, bool wait) {
+  int status, count = service->count;
   pid_t process;
-  while (service->count > 0 && (process = waitpid(-1, &status, wait ? 0 : WNOHANG)) > 0) {
+  while ((process = waitpid(-1, &status, wait ? 0 : WNOHANG)) > 0) {
+    if (process == service->spare) {
+      lose_spare(service);
+    }
     for (struct clip *clip = service->clips; clip < service->clips + VAMPD_DECODER_CLIPS; clip++) {
       if (clip->process == process) {
         end(service, clip, status);
@@ -116,6 +169,7 @@ static void reap(struct service *service, bool wait) {
       }
     }
   }
+  return service->count < count;
 }
 
 /* Ends what is over its time; the milliseconds until the next one is, or -1. */
@@ -137,61 +191,39 @@ static int watch_clock(struct service *service) {
 
 /* ---- the socket ---------------------------------------------------------------------------------------- */
 
-/* Takes the descriptors of a message; true where it is what a request should be. Those of one that is not are
- * closed. */
-static bool take_descriptors(struct msghdr *message, int *descriptors) {
-  bool good = (message->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
-  size_t taken = 0;
-  for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
-    if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS && taken == 0) {
-      taken = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-      memcpy(descriptors, CMSG_DATA(part), taken * sizeof(int));
-    }
-  }
-  good = good && taken == VAMPD_REQUEST_DESCRIPTORS;
-  for (size_t i = 0; i < taken && !good; i++) {
-    close(descriptors[i]);
-  }
-  return good;
-}
-
 /* Takes one request; false where there will be no more. */
 static bool receive(struct service *service) {
   struct vampd_decoder_request request;
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int) * VAMPD_REQUEST_DESCRIPTORS)];
-  } control;
   int descriptors[VAMPD_REQUEST_DESCRIPTORS];
-  struct iovec body = {&request, sizeof request};
-  struct msghdr message = {
-      .msg_iov = &body, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-  ssize_t got = recvmsg(VAMPD_DECODER_SOCKET, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (got < 0) {
-    return errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK;
-  }
-  if (got == 0) {
-    return false;
-  }
-  if (take_descriptors(&message, descriptors) && got == (ssize_t)sizeof request) {
+  int status = vampd_request_receive(VAMPD_DECODER_SOCKET, MSG_DONTWAIT, &request, descriptors,
+                                     VAMPD_REQUEST_DESCRIPTORS);
+  if (status > 0) {
     begin(service, &request, descriptors);
   }
-  return true;
+  return status >= 0;
 }
 
 static void serve(struct service *service) {
   struct pollfd sources[] = {{.fd = service->children, .events = POLLIN},
                              {.fd = VAMPD_DECODER_SOCKET, .events = POLLIN}};
-  bool open = true;
+  bool open = true, make = true; /* a spare, when there is a pause */
   while (open) {
-    if (poll(sources, 2, watch_clock(service)) < 0 && errno != EINTR) {
+    int timeout = watch_clock(service);
+    int ready = poll(sources, 2, make && (timeout < 0 || timeout > PAUSE) ? PAUSE : timeout);
+    if (ready < 0 && errno != EINTR) {
       break;
     }
-    struct signalfd_siginfo signal;
-    if (sources[0].revents && read(service->children, &signal, sizeof signal) > 0) {
-      reap(service, false);
+    if (ready == 0 && make) {
+      make = false; /* where it fails, the next clip tries again, and says so */
+      if (service->spare_socket < 0) {
+        make_spare(service, true);
+      }
     }
-    if (sources[1].revents) {
+    struct signalfd_siginfo signal;
+    if (ready > 0 && sources[0].revents && read(service->children, &signal, sizeof signal) > 0) {
+      make = reap(service, false) || make;
+    }
+    if (ready > 0 && sources[1].revents) {
       open = receive(service);
     }
   }
@@ -199,6 +231,9 @@ static void serve(struct service *service) {
     if (service->clips[i].process != 0) {
       kill(service->clips[i].process, SIGKILL);
     }
+  }
+  if (service->spare != 0) {
+    kill(service->spare, SIGKILL);
   }
   reap(service, true);
 }
@@ -246,7 +281,7 @@ static int try_filter(const struct vampd_filter *filter) {
 }
 
 int vampd_decoder_serve(vampd_decode_function *decode) {
-  struct service service = {.decode = decode, .own_memory = measure_memory()};
+  struct service service = {.decode = decode, .own_memory = measure_memory(), .spare_socket = -1};
   struct vampd_decoder_hello hello = {0};
   int code = 1;
   syscall(SYS_close_range, VAMPD_DECODER_SOCKET + 1u, ~0u, 0u); /* there should be none */

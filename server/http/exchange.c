@@ -334,7 +334,10 @@ void vampd_exchange_dispatch(struct vampd_exchange *exchange) {
   exchange->task.run = run_handler;
   MHD_suspend_connection(exchange->connection);
   vampd_watch_wait(daemon->watch, exchange->peer, exchange);
-  vampd_work_push(kind == VAMPD_ROUTE_WORK ? daemon->work : daemon->desk, &exchange->task, false);
+  struct vampd_work *pool = kind == VAMPD_ROUTE_WORK     ? daemon->work
+                            : kind == VAMPD_ROUTE_ERRAND ? daemon->desk
+                                                         : daemon->chores;
+  vampd_work_push(pool, &exchange->task, false);
 }
 
 void vampd_exchange_attach(struct vampd_exchange *exchange, struct vampd_job *job) {

@@ -18,6 +18,7 @@ static const char *const EVENTS_QUERY[] = {"last_event_id", NULL};
 
 #define WORK VAMPD_ROUTE_WORK
 #define ERRAND VAMPD_ROUTE_ERRAND
+#define CHORE VAMPD_ROUTE_CHORE
 #define QUICK VAMPD_ROUTE_QUICK
 
 static const struct vampd_route ROUTES[] = {
@@ -41,7 +42,7 @@ static const struct vampd_route ROUTES[] = {
     {"GET", "/v1/sweeps/{id}", vampd_handle_sweep, ERRAND, false, NULL, NULL},
     {"DELETE", "/v1/sweeps/{id}", vampd_handle_sweep_delete, ERRAND, false, NULL, NULL},
     {"GET", "/v1/sweeps/{id}/table.csv", vampd_handle_sweep_table, ERRAND, false, NULL, NULL},
-    {"GET", "/v1/sweeps/{id}/archive.zip", vampd_handle_sweep_archive, ERRAND, false, NULL, NULL},
+    {"GET", "/v1/sweeps/{id}/archive.zip", vampd_handle_sweep_archive, CHORE, false, NULL, NULL},
     {"GET", "/v1/models", vampd_handle_models, QUICK, false, NULL, NULL},
     {"GET", "/v1/presets", vampd_handle_presets, QUICK, false, NULL, NULL},
     {"GET", "/metrics", vampd_handle_metrics, ERRAND, false, NULL, NULL},

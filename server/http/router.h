@@ -16,6 +16,7 @@ struct vampd_exchange;
 enum vampd_route_kind {
   VAMPD_ROUTE_QUICK,  /* answered on the HTTP thread: looks at nothing that could wait */
   VAMPD_ROUTE_ERRAND, /* on the desk's threads: asks the store */
+  VAMPD_ROUTE_CHORE,  /* the same, but it may take minutes: one after the other, on a thread of their own */
   VAMPD_ROUTE_WORK,   /* on a worker, with a body, and a place in the queue for as long as it takes */
 };
 

@@ -91,7 +91,9 @@ static ssize_t give(void *context, uint64_t position, char *to, size_t most) {
   struct vampd_stream *stream = context;
   ssize_t given = 0;
   pthread_mutex_lock(&stream->mutex);
-  if (stream->broken) {
+  if (stream->ended && stream->size == 0) {
+    given = MHD_CONTENT_READER_END_OF_STREAM;
+  } else if (stream->broken) {
     given = MHD_CONTENT_READER_END_WITH_ERROR;
   } else if (stream->size > 0) {
     size_t size = stream->size < most ? stream->size : most;
@@ -99,8 +101,6 @@ static ssize_t give(void *context, uint64_t position, char *to, size_t most) {
     stream->size -= size;
     memmove(stream->bytes, stream->bytes + size, stream->size);
     given = (ssize_t)size;
-  } else if (stream->ended) {
-    given = MHD_CONTENT_READER_END_OF_STREAM;
   } else {
     stream->asleep = true;
     MHD_suspend_connection(stream->connection);

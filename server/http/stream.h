@@ -2,9 +2,9 @@
  * The body of an answer that is written while it is sent, for event streams: a bounded pipe from whoever
  * knows something to the connection.
  *
- * The writer and the connection hold it, and the exchange while it may break it; it is freed when all have let
- * go. The writer never waits for a slow reader: what does not fit is refused, and the writer decides whether
- * that may be left out or whether the stream has to end.
+ * The writer and the connection hold it, and the exchange while it may break it; it is freed when all have
+ * let go. The writer never waits for a slow reader: what does not fit is refused, and the writer decides
+ * whether that may be left out or whether the stream has to end.
  *
  * While there is nothing to send, the connection is suspended: a thousand idle listeners cost nothing.
  */

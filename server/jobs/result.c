@@ -305,6 +305,12 @@ int vampd_result_picture(struct vampd_store *store, struct vampd_decoder *decode
     status = unpack_picture(store, job->id, passes, &result, error);
   }
   if (status == VAMP_OK) {
+    const struct vamp_mask *mask = vamp_mask_plan_mask(variation.plan, passes - 1);
+    if (mask->frames != result.frames || mask->codebooks != result.codebooks) {
+      status = vamp_fail(error, VAMP_IO, "The result is of a model of the same name, but another shape.");
+    }
+  }
+  if (status == VAMP_OK) {
     status = vamp_variation_picture(&variation, &result, format, &data, &bytes, error);
   }
   free_picture(&result, passes);

@@ -261,6 +261,8 @@ struct packing {
   struct vampd_decoder *decoder;
   const struct vamp_model_config *model;
   const struct vampd_sweep *sweep;
+  bool (*given_up)(void *user);
+  void *user;
 };
 
 static int fail_archive(struct archive *archive, struct vamp_error *error) {
@@ -362,7 +364,9 @@ static int add_all(const struct packing *packing, struct archive *archive, struc
     status = file < 0 ? file : add_file(packing, archive, "input", file, length, error);
   }
   for (int i = 0; i < sweep->count && status == VAMP_OK; i++) {
-    status = add_point(packing, archive, &sweep->jobs[i], error);
+    status = packing->given_up(packing->user)
+                 ? vamp_fail(error, VAMP_CANCELLED, "Nobody waits for the archive any more.")
+                 : add_point(packing, archive, &sweep->jobs[i], error);
   }
   return status;
 }
@@ -389,9 +393,10 @@ static int fill(int file, void *user, struct vamp_error *error) {
 }
 
 int vampd_sweep_archive(struct vampd_store *store, struct vampd_decoder *decoder,
-                        const struct vamp_model_config *model, const struct vampd_sweep *sweep, int *file,
-                        int64_t *size, struct vamp_error *error) {
-  struct packing packing = {store, decoder, model, sweep};
+                        const struct vamp_model_config *model, const struct vampd_sweep *sweep,
+                        bool (*given_up)(void *user), void *user, int *file, int64_t *size,
+                        struct vamp_error *error) {
+  struct packing packing = {store, decoder, model, sweep, given_up, user};
   int opened = vampd_store_open_file(store, VAMPD_FOLDER_SWEEPS, sweep->row.id, ARCHIVE, size, NULL);
   if (opened < 0) {
     int status =

@@ -35,9 +35,11 @@ json_t *vampd_sweep_document(const struct vampd_sweep *sweep, struct vampd_house
 int vampd_sweep_csv(const struct vampd_sweep *sweep, char **text, size_t *size, struct vamp_error *error);
 
 /* Opens the archive of a finished sweep, which is made where nobody has asked for it yet: sweep.json,
- * sweep.csv, the input, and for each point that is done point-0000.wav and point-0000.mask.png. */
+ * sweep.csv, the input, and for each point that is done point-0000.wav and point-0000.mask.png. Asks
+ * `given_up` before each of them; VAMP_CANCELLED where it says so. */
 int vampd_sweep_archive(struct vampd_store *store, struct vampd_decoder *decoder,
-                        const struct vamp_model_config *model, const struct vampd_sweep *sweep, int *file,
-                        int64_t *size, struct vamp_error *error);
+                        const struct vamp_model_config *model, const struct vampd_sweep *sweep,
+                        bool (*given_up)(void *user), void *user, int *file, int64_t *size,
+                        struct vamp_error *error);
 
 #endif

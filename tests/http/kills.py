@@ -2,7 +2,7 @@
 """kill -9 at random instants, again and again, on one data folder: no accepted job may be lost, none may be done twice
 with different bytes, and the store must never be corrupt.
 
-    kills.py [--kills 200] [--seed 1] [--vampd build/vampd]
+    kills.py [--kills 200] [--life 2] [--seed 1] [--vampd build/vampd]
 
 Each round starts the daemon, which goes on with what the last one left, sends it new jobs and a sweep now and then,
 fetches, cancels and forgets some, and kills it after a random time: often while it starts, often while it works. What
@@ -142,8 +142,8 @@ def work(daemon, ledger, requests, draw, stop):
                 raise
 
 
-def run_round(make_daemon, folder, ledger, requests, draw):
-    """A life of the daemon, from its start to its kill."""
+def run_round(make_daemon, folder, ledger, requests, draw, life):
+    """A life of the daemon, from its start to its kill, at most so many seconds after it was ready."""
     stop, faults = threading.Event(), []
     daemon = make_daemon(folder, wait=False)
     if draw.random() < 0.15:  # while it starts
@@ -163,7 +163,7 @@ def run_round(make_daemon, folder, ledger, requests, draw):
         threads = [threading.Thread(target=client, args=(draw.random(),)) for _ in range(3)]
         for thread in threads:
             thread.start()
-        time.sleep(draw.random() ** 2 * 1.2)
+        time.sleep(draw.random() * draw.choice([0.1, 1]) * life)
     finally:
         stop.set()
         daemon.kill()
@@ -196,7 +196,7 @@ def settle(make_daemon, folder, ledger):
             daemon.kill()
 
 
-def run(make_daemon, make_wav, folder, kills, seed, say=lambda text: None):
+def run(make_daemon, make_wav, folder, kills, life, seed, say=lambda text: None):
     """make_daemon(folder, wait=True) starts a daemon on a data folder -> the ledger, when all has held."""
     draw, requests = random.Random(seed), requests_of(make_wav)
     daemon = make_daemon(folder)
@@ -205,7 +205,7 @@ def run(make_daemon, make_wav, folder, kills, seed, say=lambda text: None):
     ledger = Ledger([digest(answer.body) for answer in answers])
     daemon.kill()
     for number in range(kills):
-        run_round(make_daemon, folder, ledger, requests, draw)
+        run_round(make_daemon, folder, ledger, requests, draw, life)
         check_database(folder)
         ledger.rounds += 1
         if number % 10 == 9:
@@ -219,6 +219,7 @@ def run(make_daemon, make_wav, folder, kills, seed, say=lambda text: None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--life", type=float, default=2, metavar="S", help="the longest time between start and kill (2)")
     parser.add_argument("--seed", type=int, default=random.randrange(10 ** 6))
     parser.add_argument("--vampd")
     options = parser.parse_args()
@@ -234,7 +235,8 @@ def main():
         def make_daemon(data, wait=True):
             return Daemon(model, "--keep-hours", "0", "--max-jobs-queued", "100000", data=data, wait=wait)
         started = time.monotonic()
-        ledger = run(make_daemon, make_wav, data, options.kills, options.seed, lambda text: print(text, flush=True))
+        ledger = run(make_daemon, make_wav, data, options.kills, options.life, options.seed,
+                     lambda text: print(text, flush=True))
     print(f"{ledger.rounds} kills in {time.monotonic() - started:.0f} s: {len(ledger.jobs)} jobs accepted, "
           f"{len(ledger.done)} done with the right bytes, {len(ledger.cancelled)} cancelled, {len(ledger.forgotten)} "
           f"forgotten, none lost; the most begun one was begun {ledger.attempts} times; the store is sound")

@@ -1,6 +1,5 @@
 """Keys, what each may use and see, and pages from other origins. Every answer is also checked against the contract."""
 import hashlib
-import statistics
 import time
 
 import pytest
@@ -154,51 +153,55 @@ def percentile(values, share):
 
 
 def test_a_flooding_key_does_not_stall_a_polite_one(start, tmp_path, long_job):
-    """The polite one's p95 stays within 2 x that of an idle daemon plus one step of the flood's batch."""
+    """The polite one's p95 stays within 2 x that of an idle daemon plus one step of the flood's batch. Others may be
+    using the machine as well: so the idle daemon is measured before and after, and the flooded one up to three times."""
     keys = write_keys(tmp_path / "keys", flood=(FLOOD, {}), polite=(LAB, {}))
     clip, params = make_wav(1.0), {"seed": 1, "sampling": {"coarse_steps": 12}}
+    audio, long = long_job(60)
 
-    def measure(count):
+    def measure():
         seconds = []
-        for _ in range(count):
+        for _ in range(20):
             started = time.monotonic()
             assert daemon.vamp(clip, params).status == 200
             seconds.append(time.monotonic() - started)
         return percentile(seconds, 0.95)
 
     with start("--keys", keys, key=LAB) as daemon:
-        measure(3)
-        idle = measure(20)
-        audio, long = long_job(30)
-        daemon.key = FLOOD
-        jobs = daemon.submit(audio, {**long, "variations": 32})
-        daemon.wait_for(jobs[0]["id"], "generating")
-        steps = time_steps(daemon, jobs[0]["id"])
-        daemon.key = LAB
-        attempts = []
-        for _ in range(3):  # somebody else may be using the machine as well
-            attempts.append(measure(20))
-            if attempts[-1] <= 2 * idle + steps:
-                break
-        daemon.key = FLOOD
-        for job in jobs:
-            daemon.request("DELETE", job["links"]["self"])
-    assert min(attempts) <= 2 * idle + steps, f"idle {idle:.3f} s, a step {steps:.3f} s, flooded {attempts}"
+        measure()
+        idle, flooded = [measure()], []
+        for _ in range(3):
+            daemon.key = FLOOD
+            jobs = daemon.submit(audio, {**long, "variations": 32})
+            step = time_a_step(daemon, jobs[0])
+            daemon.key = LAB
+            flooded.append(measure())
+            daemon.key = FLOOD
+            assert daemon.job(jobs[0]["id"])["state"] == "generating"
+            for job in jobs:
+                daemon.request("DELETE", job["links"]["self"])
+            for job in jobs:
+                daemon.wait_for(job["id"], "cancelled")
+            daemon.key = LAB
+            idle.append(measure())
+            if flooded[-1] <= 2 * max(idle) + step:
+                return
+    raise AssertionError(f"idle {idle} s, a step {step:.3f} s, flooded {flooded} s")
 
 
-def time_steps(daemon, identifier):
-    """Seconds that a step of a running batch takes: the median of what its events say."""
-    stream, times, last = Stream(daemon, identifier), [], None
+def time_a_step(daemon, job):
+    """Seconds that a step of a running batch takes, as long as nineteen of twenty: from its events."""
+    stream, times, last = Stream(daemon, job["id"]), [], None
     for _, name, data in stream:
         now = time.monotonic()
         if name == "progress" and "steps" in data:
             if last and data["step"] > last[1]:
                 times.append((now - last[0]) / (data["step"] - last[1]))
             last = now, data["step"]
-        if len(times) >= 5:
+        if len(times) >= 8:
             break
     stream.vanish()
-    return statistics.median(times)
+    return percentile(times, 0.95)
 
 
 # ---- other origins ---------------------------------------------------------------------------------------------
@@ -254,7 +257,6 @@ def test_without_keys_no_page_may_ask(daemon, clip, origin):
         answer = daemon.request("POST", path, body, {"Content-Type": content_type, "Origin": origin})
         problem(answer, 403, "forbidden-origin")
     problem(daemon.get("/v1/jobs", Origin=origin), 403, "forbidden-origin")
-    assert daemon.get("/healthz", Origin=origin).status == 200
 
 
 @pytest.mark.parametrize("host", ["example.org", "127.0.0.1.example.org", "localhost.example.org", "128.0.0.1", "[::2]",
