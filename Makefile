@@ -65,6 +65,10 @@ LIB_OBJ := $(call obj,$(ENGINE_SRC) $(CPU_SRC)) $(SIMD_OBJ)
 LIB := $(BUILD)/libvamp.a
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 
+# The CUDA backend is a plugin, built by nvcc for devices and by g++ against an emulator for tests.
+CUDA_SRC := $(wildcard cuda/*.cu)
+EMULATOR_SRC := $(wildcard tests/cuda/emulator/*.cc)
+
 .DEFAULT_GOAL := help
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -96,6 +100,80 @@ $(BUILD)/vampd: $(call obj,server/main.c $(SERVER_SRC)) $(LIB)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(SERVER_SRC)) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka $(SERVER_LIBS)) $(LIBS) -o $@
+
+# ---- CUDA ---------------------------------------------------------------------------------------
+
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+# Machine code for what there is, and PTX of the last, which a driver compiles for what follows.
+CUDA_TARGETS ?= 80 86 89 90
+NVCC_FLAGS := -std=c++17 -O3 -lineinfo -Iinclude -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall \
+              -Werror all-warnings -Xptxas -v \
+              $(foreach sm,$(CUDA_TARGETS),-gencode arch=compute_$(sm),code=sm_$(sm)) \
+              -gencode arch=compute_$(lastword $(CUDA_TARGETS)),code=compute_$(lastword $(CUDA_TARGETS))
+CUDA_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/obj/%.cu.o)
+PLUGIN_OBJ := $(BUILD)/obj/plugin/error.o
+
+cuda: ## the CUDA backend, build/libvamp_cuda.so, and what ptxas says of its kernels (nvcc)
+	@if [ -z "$(NVCC)" ]; then \
+	  echo "make cuda: no nvcc on PATH nor in /usr/local/cuda; install the CUDA toolkit 12 or 13, or set NVCC" >&2; \
+	  exit 1; fi
+	@$(MAKE) --no-print-directory $(BUILD)/libvamp_cuda.so
+	@cat $(CUDA_OBJ:%.o=%.ptxas) >$(BUILD)/cuda-ptxas.txt
+
+$(BUILD)/obj/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ >$(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); exit 1; }
+	@grep -v '^ptxas info\|^    [0-9]* bytes stack' $(@:.o=.ptxas) || true
+
+# Not the objects of the programs: those may be built with sanitizers.
+$(BUILD)/obj/plugin/%.o: engine/error/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -g $(WARN) -Iinclude -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
+
+$(BUILD)/libvamp_cuda.so: $(CUDA_OBJ) $(PLUGIN_OBJ)
+	$(NVCC) -shared -cudart static $^ -lcublas -lcublasLt -Xlinker -z,defs -o $@
+
+# Thread, bounds and alignment instrumentation calls functions of the emulator; no sanitizer is linked.
+CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+EMULATOR_FLAGS := -std=c++17 -O2 -g $(filter-out -Wstrict-prototypes -Wmissing-prototypes -Wpedantic -Wshadow -Wextra,$(WARN)) \
+                  -fPIC -fvisibility=hidden -Itests/cuda/emulator/include -Iinclude -I.
+EMULATED_FLAGS := -x c++ $(EMULATOR_FLAGS) -Wno-unknown-pragmas -Wno-format-truncation -fsanitize=thread,bounds,alignment \
+                  --param=tsan-instrument-func-entry-exit=0
+EMULATOR_OBJ := $(EMULATOR_SRC:%.cc=$(BUILD)/obj/%.o)
+EMULATED_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/obj/emulated/%.o)
+
+$(BUILD)/obj/tests/cuda/emulator/%.o: tests/cuda/emulator/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) -O3 -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/emulated/%.o: %.cu
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/libvamp_cuda_emulated.so: $(EMULATED_OBJ) $(EMULATOR_OBJ) $(PLUGIN_OBJ)
+	$(CXX) -shared $^ -Wl,-z,defs -ldl -pthread -o $@
+
+cuda-emulated: $(BUILD)/libvamp_cuda_emulated.so ## the CUDA backend on the processor, for tests
+
+# Tests of the emulator are linked with it, those of kernels open the plugin.
+$(BUILD)/tests/cuda/test_emulator%: $(BUILD)/obj/emulated/tests/cuda/test_emulator%.o $(EMULATOR_OBJ)
+	@mkdir -p $(@D)
+	$(CXX) $^ $(call pkg_libs,cmocka) -ldl -pthread -o $@
+
+$(BUILD)/obj/emulated/tests/cuda/%.o: tests/cuda/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/tests/cuda/%: $(BUILD)/obj/tests/cuda/%.o $(LIB) | $(BUILD)/libvamp_cuda_emulated.so
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka) $(LIBS) -ldl -o $@
+
+CUDA_TEST_BIN := $(patsubst tests/cuda/%.cu,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_emulator*.cu)) \
+                 $(patsubst tests/cuda/%.c,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_*.c))
+cuda-tests: $(CUDA_TEST_BIN) $(BUILD)/libvamp_cuda_emulated.so ## the emulator, and every kernel under it
+	@failed=0; for t in $(CUDA_TEST_BIN); do echo "== $$t"; \
+	  VAMP_TEST_PLUGIN=$${VAMP_TEST_PLUGIN:-$(abspath $(BUILD))/libvamp_cuda_emulated.so} $$t || failed=1; done; \
+	  exit $$failed
 
 unit: $(UNIT_BIN) ## unit tests
 	@failed=0; for t in $(UNIT_BIN); do echo "== $$t"; $$t || failed=1; done; exit $$failed
@@ -175,5 +253,5 @@ install: build ## vamp, vampd and models/small, below PREFIX=/usr/local
 clean: ## removes build/ and its kin
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
 
-.PHONY: help build unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench format format-check tidy install clean
--include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d)
+.PHONY: help build cuda cuda-emulated cuda-tests unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench format format-check tidy install clean
+-include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d $(BUILD)/obj/*/*/*/*.d)
