@@ -12,6 +12,11 @@
 
 /* Group setup. */
 static inline int devices_open(void **state) {
+  struct devices *devices = calloc(1, sizeof *devices);
+  if (!devices) {
+    return -1;
+  }
+  *state = devices;
   const char *path = getenv("VAMP_TEST_PLUGIN");
   if (!path) {
     print_error("VAMP_TEST_PLUGIN names no plugin to test\n");
@@ -23,11 +28,6 @@ static inline int devices_open(void **state) {
     print_error("%s: %s\n", path, plugin ? "made for another version" : dlerror());
     return -1;
   }
-  struct devices *devices = calloc(1, sizeof *devices);
-  if (!devices) {
-    return -1;
-  }
-  *state = devices;
   static const enum vamp_precision PRECISIONS[] = {VAMP_PRECISION_FP32, VAMP_PRECISION_BF16};
   for (int i = 0; i < 2; i++) {
     struct setting *setting = &devices->setting[i];
