@@ -28,7 +28,7 @@ static const struct flag FLAGS[] = {
     {"port", NUMBER, AT(port), 0, 65535, NULL},
     {"allow-remote", SWITCH, AT(allow_remote), 0, 0, NULL},
     {"model", TEXT, AT(model), 0, 0, NULL},
-    {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|"},
+    {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|cuda|cuda-emulated|"},
     {"precision", TEXT, AT(precision), 0, 0, "|auto|fp32|bf16|"},
     {"threads", NUMBER, AT(threads), 0, 1024, NULL},
     {"workers", NUMBER, AT(workers), 1, 64, NULL},
@@ -50,7 +50,7 @@ static const char HELP[] = "vampd: variations of music over HTTP. One daemon, on
                            "  --port N             0 takes a free port and prints it (8765)\n"
                            "  --allow-remote       permit a --host that is not loopback (no keys yet!)\n"
                            "  --model FOLDER       model.json and its weights (models/small)\n"
-                           "  --backend B          auto, cpu (auto)\n"
+                           "  --backend B          auto, cuda, cpu (auto: a GPU if there is one)\n"
                            "  --precision P        auto, fp32, bf16 (auto: the fastest there is)\n"
                            "  --threads N          of the CPU backend; 0 takes all cores (0)\n"
                            "  --workers N          threads that decode, resample and encode audio (2)\n"
@@ -156,5 +156,6 @@ struct vamp_device_options vampd_options_device(const struct vampd_options *opti
       .precision = bf16 ? VAMP_PRECISION_BF16 : VAMP_PRECISION_FP32,
       .precision_given = given,
       .threads = options->threads,
+      .backend = options->backend,
   };
 }

@@ -17,7 +17,7 @@ struct vampd_options {
   int port;         /* 0: any free one */
   bool allow_remote;
   const char *model;     /* folder */
-  const char *backend;   /* "auto", "cpu" */
+  const char *backend;   /* as in vamp/device.h */
   const char *precision; /* "auto", "fp32", "bf16" */
   int threads;           /* of the CPU backend; 0: all cores */
   int workers;           /* threads that prepare and finish audio */
