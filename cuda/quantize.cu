@@ -89,16 +89,17 @@ static __device__ __forceinline__ void project(const struct quantizer_view &q, i
     }
   }
   __syncwarp();
-  float length = 0;
+  float square = 0;
   for (int d = 0; d < q.dimensions; d++) {
     float x = z[lane % ROWS * q.dimensions + d];
-    length = fmaf(x, x, length);
+    square = fmaf(x, x, square);
   }
-  length = fmaxf(sqrtf(length), 1e-12f);
+  /* A length of at least 1e-12. Its last bits do not matter: they scale every entry's product alike. */
+  float inverse = rsqrtf(fmaxf(square, 1e-24f));
   __syncwarp();
   if (lane < ROWS) {
     for (int d = 0; d < q.dimensions; d++) {
-      z[lane * q.dimensions + d] /= length;
+      z[lane * q.dimensions + d] *= inverse;
     }
   }
   __syncwarp();
@@ -155,7 +156,7 @@ static __device__ __forceinline__ void search(const struct quantizer_view &q, in
 }
 
 template <int D>
-__global__ void __launch_bounds__(WARPS * 32)
+__global__ void __launch_bounds__(WARPS * 32, 8)
     quantize_kernel(const struct quantizer_view q, int64_t rows, const float *latent, int32_t *codes) {
   VAMP_SHARED(float, shared);
   const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
