@@ -14,9 +14,10 @@
  *    and then used for any number;
  *  - a tile that is good for 18 000 rows leaves most of the device idle at 574. Smaller batches may therefore use another
  *    kernel, but only one that was seen to give the same bits: when a shape is met first, each candidate multiplies
- *    random matrices and every element of the result is compared with the first algorithm's. Two kernels that sum in
- *    different orders would disagree in a large part of a hundred thousand elements; one that differs anywhere is not
- *    used. So the choice by row class cannot change a number.
+ *    matrices made so that half of the results are nothing but the rounding errors of their sums, and every element is
+ *    compared with the first algorithm's. Two kernels that sum in different orders disagree in most of a hundred
+ *    thousand such elements; one that differs anywhere is not used. So the choice by row class cannot change a number.
+ *    (Plain random matrices were not enough: an output rounded to bfloat16 hid the order of its sum.)
  */
 #include <stdlib.h>
 
@@ -151,14 +152,24 @@ static int suggestions(struct cuda_device *device, const struct cuda_product *p,
   return status;
 }
 
-/* Numbers in (-1, 1) with all bits in use, by an integer hash (Steele, Lea, Flood: SplitMix, OOPSLA 2014). */
-static __global__ void fill_random(void *to, int64_t count, bool bf16, uint64_t seed) {
+/* A matrix for the probe: numbers of many magnitudes below 1, by an integer hash (Steele, Lea, Flood: SplitMix, OOPSLA
+ * 2014), whose second half of columns repeats the first; with the other sign in even rows where `opposed`. The
+ * product of an opposed row with a plain one is 0 but for what rounding left on the way: the order of the sum laid
+ * bare, so that not even an output rounded to bfloat16 can hide it. */
+static __global__ void fill_probe(void *to, int64_t count, int k, bool opposed, bool bf16, uint64_t seed) {
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
        i += (int64_t)gridDim.x * blockDim.x) {
-    uint64_t z = seed + (uint64_t)i * 0x9E3779B97F4A7C15ull;
+    int64_t row = i / k, column = i % k, half = k / 2;
+    bool repeats = column >= half && column < 2 * half;
+    uint64_t z = seed + (uint64_t)(repeats ? i - half : i) * 0x9E3779B97F4A7C15ull;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
     z = (z ^ z >> 27) * 0x94D049BB133111EBull;
-    float value = (float)(int32_t)(uint32_t)(z >> 31) * (1.0f / 2147483648.0f);
+    z ^= z >> 31;
+    float value = (float)(int32_t)(uint32_t)z * (1.0f / 2147483648.0f) / (float)(1u << (z >> 32 & 7u));
+    if (column == 2 * half) {
+      value = 0; /* an odd one has no partner */
+    }
+    value = opposed && repeats && row % 2 == 0 ? -value : value;
     if (bf16) {
       ((__nv_bfloat16 *)to)[i] = __float2bfloat16(value);
     } else {
@@ -178,7 +189,7 @@ static __global__ void count_differences(const uint32_t *a, const uint32_t *b, i
   }
 }
 
-/* Whatever differs is compared in words of four bytes: act [.., n] with n odd may leave half a word out. */
+/* What a candidate is tried on; results are compared in words of four bytes. */
 struct probe {
   void *weight, *in, *expected, *got;
   int *differences;
@@ -193,10 +204,12 @@ static void probe_free(struct cuda_device *device, struct probe *probe) {
   cuda_release(device, probe->differences);
 }
 
-static int random_matrix(struct cuda_device *device, int64_t count, uint64_t seed, void **memory) {
+static int probe_matrix(struct cuda_device *device, int64_t rows, int k, bool opposed, void **memory) {
+  int64_t count = rows * k;
   int status = cuda_allocate(device, device->base.act_size * (size_t)count, memory);
   if (!status) {
-    VAMP_LAUNCH(fill_random, dim3(256), dim3(256), 0, device->stream, *memory, count, cuda_bf16(device), seed);
+    VAMP_LAUNCH(fill_probe, dim3(256), dim3(256), 0, device->stream, *memory, count, k, opposed, cuda_bf16(device),
+                (uint64_t)(opposed ? 1 : 2));
     status = CUDA_CHECK(cudaGetLastError());
   }
   return status;
@@ -205,9 +218,9 @@ static int random_matrix(struct cuda_device *device, int64_t count, uint64_t see
 static int probe_open(struct cuda_device *device, const struct cuda_product *p, struct probe *probe) {
   void *differences = NULL;
   probe->out_bytes = (p->float_out ? 4 : device->base.act_size) * (size_t)probe_rows * (size_t)p->n;
-  int status = random_matrix(device, (int64_t)p->n * p->k, 1, &probe->weight);
+  int status = probe_matrix(device, p->n, p->k, false, &probe->weight);
   if (!status) {
-    status = random_matrix(device, (int64_t)probe_rows * p->k, 2, &probe->in);
+    status = probe_matrix(device, probe_rows, p->k, true, &probe->in);
   }
   if (!status) {
     status = cuda_allocate(device, probe->out_bytes, &probe->expected);

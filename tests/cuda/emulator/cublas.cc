@@ -1,8 +1,8 @@
 /*
- * Matrix products: see cublas_v2.h and gemm.h here. One element is one sum in float in the order of k,
- * whatever the other dimensions are, so that a row's result does not depend on how many rows there are. (That
- * the real library keeps this promise is for make check-gpu to show.) All that is read and written is checked
- * to be live device memory.
+ * Matrix products: see cublas_v2.h and gemm.h here. One element is one sum in float in the order of k
+ * (or backwards, as the algorithm says), whatever the other dimensions are, so that a row's result does not
+ * depend on how many rows there are. (That the real library keeps this promise is for make check-gpu to
+ * show.) All that is read and written is checked to be live device memory.
  */
 #include "cublas_v2.h"
 
@@ -75,7 +75,8 @@ bool emulator_gemm::run() {
     }
     for (int64_t j = 0; j < n; j++) {
       std::fill(sum.begin(), sum.end(), 0.0f);
-      for (int64_t p = 0; p < k; p++) {
+      for (int64_t step = 0; step < k; step++) {
+        int64_t p = backwards ? k - 1 - step : step;
         float weight = narrowed(element(&b, product, p, j), tf32);
         const float *column = &left[(size_t)(p * m)];
         for (int64_t i = 0; i < m; i++) {

@@ -108,15 +108,20 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
   return CUBLAS_STATUS_SUCCESS;
 }
 
+/* For few columns of B another algorithm is named first, whose sums have another order and so other bits: as
+ * the real library may prefer another kernel there. Who needs a column's bits to be independent of their
+ * number must notice. */
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatrixLayout_t, cublasLtMatmulPreference_t,
+                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t,
                                               int requested, cublasLtMatmulHeuristicResult_t *results,
                                               int *returned) {
-  *returned = requested > 0;
-  if (requested > 0) {
-    results[0] = {};
-    results[0].wavesCount = 1;
+  int offered = d->columns < 2048 ? 2 : 1;
+  *returned = requested < offered ? requested : offered;
+  for (int i = 0; i < *returned; i++) {
+    results[i] = {};
+    results[i].wavesCount = 1;
+    results[i].algo.data[0] = offered == 2 && i == 0;
   }
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -138,8 +143,8 @@ static emulator_matrix matrix(const void *memory, cublasLtMatrixLayout_t layout,
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t matmul, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
                               const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *, void *workspace,
-                              size_t workspace_bytes, cudaStream_t stream) {
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                              void *workspace, size_t workspace_bytes, cudaStream_t stream) {
   uint64_t rows = matmul->transa ? a_layout->columns : a_layout->rows;
   uint64_t depth = matmul->transa ? a_layout->rows : a_layout->columns;
   uint64_t columns = matmul->transb ? b_layout->rows : b_layout->columns;
@@ -160,6 +165,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t matmul, con
   gemm->count = d_layout->count;
   gemm->alpha = *(const float *)alpha;
   gemm->beta = *(const float *)beta;
+  gemm->backwards = algo && algo->data[0] == 1;
   gemm->tf32 = a_layout->type == CUDA_R_32F && matmul->compute == CUBLAS_COMPUTE_32F_FAST_TF32;
   gemm->gelu = matmul->epilogue == CUBLASLT_EPILOGUE_GELU || matmul->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
   gemm->a = matrix(a, a_layout, matmul->transa);

@@ -18,6 +18,7 @@ struct emulator_gemm : emulator_work {
   int count;
   float alpha, beta;
   bool tf32, gelu;
+  bool backwards; /* sums over k from the end: another algorithm, with other bits */
   emulator_matrix a, b, c, d;
   const void *bias; /* [m] or NULL */
   cudaDataType_t bias_type;
