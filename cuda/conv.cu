@@ -257,20 +257,20 @@ int conv_allow_shared(const void *kernel, size_t bytes) {
   return 0;
 }
 
-int conv_stage(struct cuda_device *device, const struct conv_plan *plan, const struct vamp_packing *from,
-               const struct vamp_packing *to, int tile_rows, const struct conv_sequence **sequences,
-               int64_t *tiles) {
-  size_t bytes = sizeof(struct conv_sequence) * (size_t)from->count;
+int conv_table_make(struct cuda_device *device, const struct conv_plan *plan, const struct vamp_packing *from,
+                    const struct vamp_packing *to, int tile_rows, struct conv_table *table, int64_t *tiles) {
+  struct conv_sequence *sequences = table->few;
   *tiles = 0;
-  if (from->count == 0) {
-    return 0;
-  }
-  struct conv_sequence *table = (struct conv_sequence *)malloc(bytes);
-  if (!table) {
-    return VAMP_MEMORY;
+  table->count = from->count;
+  table->memory = NULL;
+  if (from->count > CONV_TABLE) {
+    sequences = (struct conv_sequence *)malloc(sizeof *sequences * (size_t)from->count);
+    if (!sequences) {
+      return VAMP_MEMORY;
+    }
   }
   for (int s = 0; s < from->count; s++) {
-    struct conv_sequence *one = &table[s];
+    struct conv_sequence *one = &sequences[s];
     one->in_begin = from->offsets[s];
     one->in_rows = from->offsets[s + 1] - from->offsets[s];
     one->out_begin = to->offsets[s];
@@ -279,10 +279,13 @@ int conv_stage(struct cuda_device *device, const struct conv_plan *plan, const s
     one->tile = *tiles;
     *tiles += (one->rows + tile_rows - 1) / tile_rows;
   }
-  const void *staged = NULL;
-  int status = *tiles > 0 ? cuda_stage(device, table, bytes, &staged) : 0;
-  *sequences = (const struct conv_sequence *)staged;
-  free(table);
+  int status = 0;
+  if (sequences != table->few) {
+    const void *memory = NULL;
+    status = cuda_stage(device, sequences, sizeof *sequences * (size_t)from->count, &memory);
+    table->memory = (const struct conv_sequence *)memory;
+    free(sequences);
+  }
   return status;
 }
 

@@ -31,17 +31,29 @@ static __device__ __forceinline__ float conv_inverse(float alpha) {
   return 1.0f / (alpha + 1e-9f);
 }
 
-/* The sequence a block works for, and its first row of Y. To be called by all threads; ends at a barrier. */
-static __device__ __forceinline__ struct conv_sequence conv_find(const struct conv_sequence *sequences,
-                                                                 int count, int64_t tile) {
+static __device__ __forceinline__ bool conv_holds(const struct conv_sequence &sequence, int64_t next,
+                                                  int64_t tile) {
+  return sequence.tile <= tile && tile < next;
+}
+
+/* The sequence a block works for. To be called by all threads; ends at a barrier. An empty sequence begins at
+ * the same tile as the next and holds none. */
+static __device__ __forceinline__ struct conv_sequence conv_find(const struct conv_table &table,
+                                                                 int64_t tile) {
   __shared__ int found;
-  for (int s = (int)threadIdx.x; s < count; s += (int)blockDim.x) {
-    if (sequences[s].tile <= tile && (s + 1 == count || tile < sequences[s + 1].tile)) {
+  for (int s = (int)threadIdx.x; s < table.count; s += (int)blockDim.x) {
+    bool last = s + 1 == table.count, holds;
+    if (table.memory) {
+      holds = conv_holds(table.memory[s], last ? INT64_MAX : table.memory[s + 1].tile, tile);
+    } else {
+      holds = conv_holds(table.few[s], last ? INT64_MAX : table.few[s + 1].tile, tile);
+    }
+    if (holds) {
       found = s;
     }
   }
   __syncthreads();
-  return sequences[found];
+  return table.memory ? table.memory[found] : table.few[found];
 }
 
 /* Starts the copies of one step: a chunk of the weights of one tap, and with a chunk's first tap the chunk of

@@ -48,6 +48,16 @@ struct conv_sequence {
   int64_t tile;
 };
 
+/* All of them. A few go with the kernel's arguments: a copy to the device before each launch would take
+ * longer than many a kernel of one clip. */
+enum { CONV_TABLE = 32 };
+
+struct conv_table {
+  int count;
+  const struct conv_sequence *memory; /* device [count], or NULL: `few` */
+  struct conv_sequence few[CONV_TABLE];
+};
+
 enum conv_ending {
   CONV_STORE,    /* out = y, or tanh(y) */
   CONV_ACTIVATE, /* hidden = snake(y), in act with `hidden_width` channels: what the next convolution reads */
@@ -69,14 +79,13 @@ struct conv_epilogue {
 
 /* Everything a kernel is told. */
 struct conv_job {
-  const struct conv_sequence *sequences;
-  int count;
   struct conv_plan plan;
   int chunks, input_slots, input_rows; /* of shared memory, by conv_job_make */
   const void *in;                      /* act [rows, width], activated; FEW: float [rows, channels], plain */
   const void *weight;
   const float *alpha; /* FEW: the snake on the way in, or NULL */
   struct conv_epilogue end;
+  struct conv_table table;
 };
 
 /* How a convolution is run: by thread and row where there are few channels on either side, else tiled. */
@@ -110,12 +119,11 @@ int conv_run(struct cuda_device *device, const struct cuda_conv *conv, const flo
              const struct vamp_packing *from, const struct vamp_packing *to, const void *in,
              struct conv_epilogue end);
 
-/* The table of sequences on the device, cut into tiles of `tile_rows` rows of Y. */
-int conv_stage(struct cuda_device *device, const struct conv_plan *plan, const struct vamp_packing *from,
-               const struct vamp_packing *to, int tile_rows, const struct conv_sequence **sequences,
-               int64_t *tiles);
+/* The table of sequences, cut into tiles of `tile_rows` rows of Y. */
+int conv_table_make(struct cuda_device *device, const struct conv_plan *plan, const struct vamp_packing *from,
+                    const struct vamp_packing *to, int tile_rows, struct conv_table *table, int64_t *tiles);
 
-/* The kernels, by file. Each stages the sequences for its own tiles. */
+/* The kernels, by file. Each fills in the table for its own tiles. */
 int conv_bf16_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
                   const struct vamp_packing *to);
 int conv_fp32_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(WARPS_M *WARPS_N * 32) conv_bf16_kernel(const 
   constexpr int STAGE = BN * CONV_ROW_BYTES;
   VAMP_SHARED(char, shared);
   char *inputs = shared + CONV_STAGES * STAGE;
-  const struct conv_sequence sequence = conv_find(job.sequences, job.count, blockIdx.x);
+  const struct conv_sequence sequence = conv_find(job.table, blockIdx.x);
   const int64_t first = ((int64_t)blockIdx.x - sequence.tile) * BM;
   const int column = (int)blockIdx.y * BN;
   const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
@@ -159,12 +159,11 @@ static int launch(struct cuda_device *device, const struct conv_job *job, int64_
 int conv_bf16_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
                   const struct vamp_packing *to) {
   int64_t tiles;
-  int status = conv_stage(device, &job->plan, from, to, BM, &job->sequences, &tiles);
+  int status = conv_table_make(device, &job->plan, from, to, BM, &job->table, &tiles);
   if (status || tiles == 0) {
     return status;
   }
   size_t bytes = shared_bytes(&job->plan, &job->input_slots, &job->input_rows);
-  job->count = from->count;
   job->chunks = (job->plan.inputs * 2 + CONV_CHUNK_BYTES - 1) / CONV_CHUNK_BYTES;
   switch (tile_columns(job->plan.outputs)) {
   case 128:

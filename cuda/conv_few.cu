@@ -15,7 +15,7 @@ enum { THREADS = 128, FEW = 8 };
 template <int GROUP> __global__ void __launch_bounds__(THREADS) conv_few_kernel(const struct conv_job job) {
   VAMP_SHARED(float, shared);
   const struct conv_plan &plan = job.plan;
-  const struct conv_sequence sequence = conv_find(job.sequences, job.count, blockIdx.x);
+  const struct conv_sequence sequence = conv_find(job.table, blockIdx.x);
   const int64_t first = ((int64_t)blockIdx.x - sequence.tile) * THREADS;
   const int thread = (int)threadIdx.x, stride = plan.inputs | 1;
   const int columns = (plan.outputs + GROUP - 1) / GROUP * GROUP;
@@ -101,13 +101,12 @@ size_t conv_few_shared(const struct conv_plan *plan) {
 int conv_few_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
                  const struct vamp_packing *to) {
   int64_t tiles;
-  int status = conv_stage(device, &job->plan, from, to, THREADS, &job->sequences, &tiles);
+  int status = conv_table_make(device, &job->plan, from, to, THREADS, &job->table, &tiles);
   if (status || tiles == 0) {
     return status;
   }
   size_t bytes = conv_few_shared(&job->plan);
   dim3 grid((unsigned)tiles);
-  job->count = from->count;
   job->input_rows = input_rows(&job->plan);
   switch (group(&job->plan)) {
   case 1:

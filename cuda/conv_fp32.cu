@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(THREADS) conv_fp32_kernel(const struct conv_jo
   constexpr int TM = THREADS / TN, BM = TM * RT, BN = TN * COLUMNS, STAGE = BN * CONV_ROW_BYTES;
   VAMP_SHARED(char, shared);
   char *inputs = shared + CONV_STAGES * STAGE;
-  const struct conv_sequence sequence = conv_find(job.sequences, job.count, blockIdx.x);
+  const struct conv_sequence sequence = conv_find(job.table, blockIdx.x);
   const int64_t first = ((int64_t)blockIdx.x - sequence.tile) * BM;
   const int column = (int)blockIdx.y * BN;
   const int across = (int)threadIdx.x % TN, down = (int)threadIdx.x / TN;
@@ -128,12 +128,11 @@ int conv_fp32_run(struct cuda_device *device, struct conv_job *job, const struct
                   const struct vamp_packing *to) {
   int64_t tiles;
   int outputs = job->plan.outputs;
-  int status = conv_stage(device, &job->plan, from, to, tile_rows(outputs), &job->sequences, &tiles);
+  int status = conv_table_make(device, &job->plan, from, to, tile_rows(outputs), &job->table, &tiles);
   if (status || tiles == 0) {
     return status;
   }
   size_t bytes = shared_bytes(&job->plan, &job->input_slots, &job->input_rows);
-  job->count = from->count;
   job->chunks = (job->plan.inputs * 4 + CONV_CHUNK_BYTES - 1) / CONV_CHUNK_BYTES;
   switch (threads_across(outputs)) {
   case 8:

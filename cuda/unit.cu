@@ -36,8 +36,7 @@ enum { FUSED_STAGES = 3, FUSED_LIMIT = 128 };
 /* What it is told. Rows of shared memory are `row_bytes` long: an odd number of 16 bytes, no bank conflict.
  */
 struct unit_job {
-  const struct conv_sequence *sequences;
-  int count, channels, inputs; /* inputs: channels filled up to 16 */
+  int channels, inputs; /* inputs: channels filled up to 16 */
   int taps1, dilation1, taps2;
   int group;                     /* taps of one step */
   int halo;                      /* rows of hidden beside the tile's own: taps2 - 1 */
@@ -48,6 +47,7 @@ struct unit_job {
   float *out;
   float scale;
   bool accumulate, paired;
+  struct conv_table table;
 };
 
 /* Starts the copies of one step's weights, [group taps, columns] of one chunk. */
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(WARPS_M *WARPS_N * 32, 2) unit_kernel(const st
   constexpr int BM = WARPS_M * 32, BN = WARPS_N * WN, MT = 2, NT = WN / 8;
   VAMP_SHARED(char, shared);
   char *rows = shared + FUSED_STAGES * job.stage_bytes;
-  const struct conv_sequence sequence = conv_find(job.sequences, job.count, blockIdx.x);
+  const struct conv_sequence sequence = conv_find(job.table, blockIdx.x);
   const int64_t first = ((int64_t)blockIdx.x - sequence.tile) * (BM - job.halo);
   const int64_t hidden = first - job.halo / 2;
   const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
@@ -311,12 +311,11 @@ static int run_fused(struct cuda_device *device, const struct cuda_unit *unit,
   int64_t tiles;
   memset(&job, 0, sizeof job);
   size_t bytes = fused_geometry(&unit->shape, &job);
-  int status = conv_stage(device, &unit->first->plan, packing, packing, fused_rows(job.channels) - job.halo,
-                          &job.sequences, &tiles);
+  int status = conv_table_make(device, &unit->first->plan, packing, packing,
+                               fused_rows(job.channels) - job.halo, &job.table, &tiles);
   if (status || tiles == 0) {
     return status;
   }
-  job.count = packing->count;
   job.weight1 = unit->first->weight;
   job.weight2 = unit->second->weight;
   job.bias1 = unit->first->bias;

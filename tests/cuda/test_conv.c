@@ -64,6 +64,20 @@ static void test_strided(void **state) {
   check_convs(state, COUNT(CASES), CASES, COUNT(RAGGED), RAGGED);
 }
 
+/* More sequences than a kernel takes with its arguments. */
+static void test_many_sequences(void **state) {
+  static const struct conv_case CASES[] = {
+      {.size = {1, 3, 3, 1, 1, -1}},
+      {.size = {16, 16, 3, 1, 1, -1}, .snake = true},
+      {.size = {16, 10, 6, 3, 1, -1}, .transposed = true},
+  };
+  int lengths[40];
+  for (int s = 0; s < COUNT(lengths); s++) {
+    lengths[s] = s % 7 == 3 ? 0 : 1 + s % 5;
+  }
+  check_convs(state, COUNT(CASES), CASES, COUNT(lengths), lengths);
+}
+
 /* No padding: a short sequence makes no row. More than the kernel: rows of bias alone. */
 static void test_padding(void **state) {
   static const struct conv_case CASES[] = {
@@ -124,9 +138,11 @@ static void test_too_far(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_few_channels), cmocka_unit_test(test_channels), cmocka_unit_test(test_rows),
-      cmocka_unit_test(test_strided),      cmocka_unit_test(test_padding),  cmocka_unit_test(test_transposed),
-      cmocka_unit_test(test_snake_range),  cmocka_unit_test(test_too_far),
+      cmocka_unit_test(test_few_channels),   cmocka_unit_test(test_channels),
+      cmocka_unit_test(test_rows),           cmocka_unit_test(test_strided),
+      cmocka_unit_test(test_many_sequences), cmocka_unit_test(test_padding),
+      cmocka_unit_test(test_transposed),     cmocka_unit_test(test_snake_range),
+      cmocka_unit_test(test_too_far),
   };
   return cmocka_run_group_tests(tests, devices_open, devices_close);
 }

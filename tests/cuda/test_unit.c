@@ -49,11 +49,20 @@ static void test_long_units(void **state) {
   check_unit(state, 70, 3, 5, 3, 1, false, COUNT(SHORTER), SHORTER);
 }
 
+/* More sequences than a kernel takes with its arguments. */
+static void test_many_sequences(void **state) {
+  int lengths[34];
+  for (int s = 0; s < COUNT(lengths); s++) {
+    lengths[s] = s % 7 == 3 ? 0 : 1 + s % 5;
+  }
+  check_unit(state, 16, 3, 1, 3, 1, false, COUNT(lengths), lengths);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_encoder_units), cmocka_unit_test(test_decoder_units),
       cmocka_unit_test(test_wide_units),    cmocka_unit_test(test_kernels),
-      cmocka_unit_test(test_long_units),
+      cmocka_unit_test(test_long_units),    cmocka_unit_test(test_many_sequences),
   };
   return cmocka_run_group_tests(tests, devices_open, devices_close);
 }

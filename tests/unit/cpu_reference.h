@@ -201,7 +201,7 @@ static inline void *guarded(const float *values, size_t count, bool bf16, uint32
 
 /* ---- the trial ---------------------------------------------------------------------------------- */
 
-enum { MAX_WEIGHTS = 2, MAX_SEQUENCES = 16 };
+enum { MAX_WEIGHTS = 2, MAX_SEQUENCES = 64 };
 
 struct trial {
   char name[160];
