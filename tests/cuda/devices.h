@@ -31,7 +31,7 @@ static inline int devices_open(void **state) {
   static const enum vamp_precision PRECISIONS[] = {VAMP_PRECISION_FP32, VAMP_PRECISION_BF16};
   for (int i = 0; i < 2; i++) {
     struct setting *setting = &devices->setting[i];
-    struct vamp_device_options options = {PRECISIONS[i], true, 0};
+    struct vamp_device_options options = {.precision = PRECISIONS[i], .precision_given = true};
     struct vamp_error error = {0};
     setting->bf16 = PRECISIONS[i] == VAMP_PRECISION_BF16;
     setting->name = setting->bf16 ? "bf16" : "fp32";

@@ -10,11 +10,9 @@
 
 #include <sys/mman.h>
 
-#define THREAD_BITS 10
-#define THREAD_MASK ((1u << THREAD_BITS) - 1)
-#define PHASE_MASK ((1u << 18) - 1)
+#define THREAD_MASK ((1u << EMULATOR_THREAD_BITS) - 1)
 #define WARP_OF(word) (((word)&THREAD_MASK) / EMULATOR_WARP)
-#define PHASE_OF(word) (((word) >> THREAD_BITS) & PHASE_MASK)
+#define PHASE_OF(word) (((word) >> EMULATOR_THREAD_BITS) & EMULATOR_PHASE_MASK)
 /* In `write`: */
 #define BY_ATOMIC (1u << 28)
 #define IN_FLIGHT (1u << 29)
@@ -166,26 +164,55 @@ static inline void note_read(emulator_cell *cell, const place *where, uint32_t m
   cell->read_era = machine.era;
 }
 
-static inline uint32_t whoami(void) {
-  const emulator_fibre *fibre = machine.current;
-  return fibre->thread | (fibre->warp->phase & PHASE_MASK) << THREAD_BITS;
+/* Whether one more read by `me` is in order and changes nothing: most accesses are reads of what many threads
+ * read. */
+static inline bool is_settled(const emulator_cell *cell, const place *where, uint32_t me) {
+  uint32_t written = cell->write_era, word = cell->read;
+  bool ordered =
+      written < where->first_era ||
+      (written - machine.block_era < machine.era - machine.block_era && !(cell->write & IN_FLIGHT));
+  bool noted = (word & MANY_WARPS) ||
+               ((word & MANY_LANES) && WARP_OF(word) == WARP_OF(me) && PHASE_OF(word) == PHASE_OF(me));
+  return ordered && noted && cell->read_era == machine.era;
 }
 
-static inline void touch(emulator_cell *cells, size_t offset, size_t bytes, const place *where,
-                         emulator_kind kind, uint32_t flags, const void *pc) {
-  uint32_t me = whoami();
-  for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) {
-    emulator_cell *cell = &cells[i];
-    const void *address = where->base + i * 2;
-    check_after_write(cell, where, address, kind, me, pc);
-    if (kind == EMULATOR_READ) {
-      note_read(cell, where, me);
-    } else {
-      check_after_read(cell, where, address, kind, me, pc);
-      cell->write_era = machine.era;
-      cell->write = me | flags;
+/* Neighbouring cells are mostly in the same state, for they are the halves of one number or of one vector:
+ * what was decided for the first holds for all that look like it. */
+static __attribute__((noinline)) void touch_cells(emulator_cell *first, emulator_cell *end,
+                                                  const place *where, const unsigned char *address,
+                                                  emulator_kind kind, uint32_t flags, const void *pc) {
+  uint32_t me = machine.current->who;
+  emulator_cell before = {}, after = {};
+  for (emulator_cell *cell = first; cell < end; cell++, address += 2) {
+    if (cell == first || memcmp(cell, &before, sizeof before) != 0) {
+      after = before = *cell;
+      check_after_write(&before, where, address, kind, me, pc);
+      if (kind == EMULATOR_READ) {
+        note_read(&after, where, me);
+      } else {
+        check_after_read(&before, where, address, kind, me, pc);
+        after.write_era = machine.era;
+        after.write = me | flags;
+      }
+    }
+    *cell = after;
+  }
+}
+
+static inline __attribute__((always_inline)) void touch(emulator_cell *cells, size_t offset, size_t bytes,
+                                                        const place *where, emulator_kind kind,
+                                                        uint32_t flags, const void *pc) {
+  emulator_cell *first = &cells[offset / 2], *end = &cells[(offset + bytes - 1) / 2 + 1];
+  if (kind == EMULATOR_READ) {
+    uint32_t me = machine.current->who;
+    while (first < end && is_settled(first, where, me)) {
+      first++;
+    }
+    if (first == end) {
+      return;
     }
   }
+  touch_cells(first, end, where, where->base + (first - cells) * 2, kind, flags, pc);
 }
 
 /* ---- bounds ------------------------------------------------------------------------------------ */
@@ -211,14 +238,7 @@ out_of_device(size_t offset, size_t bytes, emulator_kind kind, const void *pc) {
                  verb(kind), bytes, (ssize_t)(offset - valid));
 }
 
-bool emulator_is_live(const void *address, size_t bytes) {
-  size_t offset = (size_t)((const unsigned char *)address - device_memory.base);
-  if (bytes == 0) {
-    return true;
-  }
-  if (offset + bytes > device_memory.span) {
-    return false;
-  }
+static inline bool is_live(size_t offset, size_t bytes) {
   size_t first = offset / EMULATOR_GRANULE, last = (offset + bytes - 1) / EMULATOR_GRANULE;
   for (size_t i = first; i < last; i++) {
     if (device_memory.granules[i] != EMULATOR_GRANULE) {
@@ -227,6 +247,11 @@ bool emulator_is_live(const void *address, size_t bytes) {
   }
   unsigned char valid = device_memory.granules[last];
   return valid <= EMULATOR_GRANULE && valid > (offset + bytes - 1) % EMULATOR_GRANULE;
+}
+
+bool emulator_is_live(const void *address, size_t bytes) {
+  size_t offset = (size_t)((const unsigned char *)address - device_memory.base);
+  return bytes == 0 || (offset + bytes <= device_memory.span && is_live(offset, bytes));
 }
 
 static void check_elsewhere(const unsigned char *at, size_t bytes, emulator_kind kind, const void *pc) {
@@ -238,8 +263,8 @@ static void check_elsewhere(const unsigned char *at, size_t bytes, emulator_kind
   }
 }
 
-static void access_with(const void *address, size_t bytes, emulator_kind kind, uint32_t flags,
-                        const void *pc) {
+static inline __attribute__((always_inline)) void
+access_with(const void *address, size_t bytes, emulator_kind kind, uint32_t flags, const void *pc) {
   const unsigned char *at = (const unsigned char *)address;
   if (!machine.call) {
     if (emulator_is_device(at)) {
@@ -247,12 +272,13 @@ static void access_with(const void *address, size_t bytes, emulator_kind kind, u
     }
     return;
   }
-  if (machine.unchecked || emulator_on_stack(at)) {
+  bool on_stack = (size_t)(at - machine.stacks) < EMULATOR_MAX_THREADS * EMULATOR_STACK_BYTES;
+  if (machine.unchecked || on_stack) {
     return;
   }
   size_t offset = (size_t)(at - device_memory.base);
   if (offset < device_memory.span) {
-    if (!emulator_is_live(at, bytes)) {
+    if (!is_live(offset, bytes)) {
       out_of_device(offset, bytes, kind, pc);
     }
     place where = {"device", device_memory.base, machine.launch_era};
@@ -292,7 +318,7 @@ void emulator_access_in_flight(void *shared, size_t bytes, bool begin) {
   bool dynamic = (size_t)(at - machine.shared) < SHARED_SPAN;
   const unsigned char *base = dynamic ? machine.shared : __start_emulator_shared;
   emulator_cell *cells = dynamic ? dynamic_cells : static_cells;
-  uint32_t me = whoami();
+  uint32_t me = machine.current->who;
   for (size_t i = (size_t)(at - base) / 2; i < (size_t)(at - base + bytes) / 2; i++) {
     cells[i].write_era = machine.era;
     cells[i].write = me;
@@ -303,25 +329,27 @@ void emulator_access_in_flight(void *shared, size_t bytes, bool begin) {
 
 #define EXPORT extern "C" EMULATOR_INSIDE
 #define PC __builtin_return_address(0)
+#define READ(address, bytes) access_with(address, bytes, EMULATOR_READ, 0, PC)
+#define WRITE(address, bytes) access_with(address, bytes, EMULATOR_WRITE, 0, PC)
 
 #define ACCESSORS(bytes)                                                                                     \
   EXPORT void __tsan_read##bytes(void *address) {                                                            \
-    emulator_access(address, bytes, EMULATOR_READ, PC);                                                      \
+    READ(address, bytes);                                                                                    \
   }                                                                                                          \
   EXPORT void __tsan_write##bytes(void *address) {                                                           \
-    emulator_access(address, bytes, EMULATOR_WRITE, PC);                                                     \
+    WRITE(address, bytes);                                                                                   \
   }                                                                                                          \
   EXPORT void __tsan_unaligned_read##bytes(void *address) {                                                  \
-    emulator_access(address, bytes, EMULATOR_READ, PC);                                                      \
+    READ(address, bytes);                                                                                    \
   }                                                                                                          \
   EXPORT void __tsan_unaligned_write##bytes(void *address) {                                                 \
-    emulator_access(address, bytes, EMULATOR_WRITE, PC);                                                     \
+    WRITE(address, bytes);                                                                                   \
   }                                                                                                          \
   EXPORT void __tsan_volatile_read##bytes(void *address) {                                                   \
-    emulator_access(address, bytes, EMULATOR_READ, PC);                                                      \
+    READ(address, bytes);                                                                                    \
   }                                                                                                          \
   EXPORT void __tsan_volatile_write##bytes(void *address) {                                                  \
-    emulator_access(address, bytes, EMULATOR_WRITE, PC);                                                     \
+    WRITE(address, bytes);                                                                                   \
   }
 ACCESSORS(1)
 ACCESSORS(2)
@@ -330,10 +358,10 @@ ACCESSORS(8)
 ACCESSORS(16)
 
 EXPORT void __tsan_read_range(void *address, size_t bytes) {
-  emulator_access(address, bytes, EMULATOR_READ, PC);
+  READ(address, bytes);
 }
 EXPORT void __tsan_write_range(void *address, size_t bytes) {
-  emulator_access(address, bytes, EMULATOR_WRITE, PC);
+  WRITE(address, bytes);
 }
 /* The counter of a shared_ptr, in host code; kernels have CUDA's atomics. */
 EXPORT int __tsan_atomic32_fetch_add(volatile int *address, int value, int) {

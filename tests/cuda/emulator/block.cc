@@ -16,14 +16,12 @@
 
 #include "internal.h"
 
-#define STACK_BYTES ((size_t)64 << 10)
 #define GUARD_BYTES ((size_t)4 << 10)
 
 emulator_machine machine;
 
 static emulator_fibre fibres[EMULATOR_MAX_THREADS];
 static unsigned fibres_made;
-static unsigned char *stacks;
 static char report[1024];
 
 /* Saves the registers a function must keep and the stack pointer to *save, takes those of `load`. */
@@ -254,7 +252,11 @@ void emulator_collect(emulator_collective collective, unsigned mask, void *paylo
 }
 
 static void next_phase(emulator_warp *warp) {
-  warp->phase++;
+  warp->phase = (warp->phase + 1) & EMULATOR_PHASE_MASK;
+  emulator_fibre *first = &fibres[(warp - machine.warps) * EMULATOR_WARP];
+  for (int i = 0; i < warp->lanes; i++) {
+    first[i].who = first[i].thread | warp->phase << EMULATOR_THREAD_BITS;
+  }
 }
 
 void emulator_warp_barrier(unsigned mask) {
@@ -263,26 +265,21 @@ void emulator_warp_barrier(unsigned mask) {
 
 /* ---- a launch ---------------------------------------------------------------------------------- */
 
-bool emulator_on_stack(const void *address) {
-  size_t offset = (size_t)((const unsigned char *)address - stacks);
-  return offset < EMULATOR_MAX_THREADS * STACK_BYTES;
-}
-
 static void make_fibres(unsigned count) {
-  if (!stacks) {
-    void *mapped = mmap(NULL, EMULATOR_MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
+  if (!machine.stacks) {
+    void *mapped = mmap(NULL, EMULATOR_MAX_THREADS * EMULATOR_STACK_BYTES, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED) {
       emulator_host_fault(NULL, "no room for the stacks of fibres");
     }
-    stacks = (unsigned char *)mapped;
+    machine.stacks = (unsigned char *)mapped;
   }
   for (; fibres_made < count; fibres_made++) {
     emulator_fibre *fibre = &fibres[fibres_made];
     fibre->thread = fibres_made;
     fibre->lane = (int)(fibres_made % EMULATOR_WARP);
     fibre->warp = &machine.warps[fibres_made / EMULATOR_WARP];
-    fibre->stack = stacks + fibres_made * STACK_BYTES;
+    fibre->stack = machine.stacks + fibres_made * EMULATOR_STACK_BYTES;
     mprotect(fibre->stack, GUARD_BYTES, PROT_NONE);
   }
 }
@@ -303,10 +300,11 @@ static void run_block(uint3 index) {
       warp->lanes = (int)(left < EMULATOR_WARP ? left : EMULATOR_WARP);
     }
     fibre->index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
+    fibre->who = fibre->thread;
     fibre->copies.clear();
     fibre->committed = 0;
     /* Tops differ by cache lines, or all stacks would share the same few of the cache. */
-    fibre->stack_pointer = first_frame(fibre->stack + STACK_BYTES - (i * 5 % 61) * 64);
+    fibre->stack_pointer = first_frame(fibre->stack + EMULATOR_STACK_BYTES - (i * 5 % 61) * 64);
     make_ready(fibre);
   }
   emulator_poison_shared();

@@ -38,6 +38,9 @@
 #define EMULATOR_WARP 32
 #define EMULATOR_SHARED_DEFAULT ((size_t)48 << 10)
 #define EMULATOR_POISON 0xff
+#define EMULATOR_STACK_BYTES ((size_t)64 << 10)
+#define EMULATOR_THREAD_BITS 10
+#define EMULATOR_PHASE_MASK ((1u << 18) - 1)
 
 /* ---- block.cc: fibres and barriers ------------------------------------------------------------- */
 
@@ -74,6 +77,7 @@ struct emulator_fibre {
   unsigned char *stack; /* lowest address */
   unsigned thread;      /* x + y * width + z * width * height */
   int lane;
+  uint32_t who; /* thread and the warp's phase, as cells keep them: EMULATOR_THREAD_BITS and then the phase */
   emulator_warp *warp;
   enum { READY, AT_COLLECTIVE, AT_BARRIER, RETURNED } state;
   uint3 index;
@@ -96,6 +100,7 @@ struct emulator_machine {
   uint64_t random;
   /* Time. */
   uint32_t era, launch_era, block_era;
+  unsigned char *stacks; /* EMULATOR_STACK_BYTES for each thread */
   /* Shared memory. */
   unsigned char *shared; /* EMULATOR_SHARED_SPAN bytes */
   bool unchecked, eager;
@@ -117,7 +122,6 @@ EMULATOR_INSIDE void emulator_report_forget(void);
 /* All lanes of the warp give a payload; the last to arrive computes with all of them. */
 EMULATOR_INSIDE void emulator_collect(emulator_collective collective, unsigned mask, void *payload,
                                       void (*compute)(emulator_warp *warp));
-EMULATOR_INSIDE bool emulator_on_stack(const void *address);
 
 /* ---- access.cc: bounds and races --------------------------------------------------------------- */
 
@@ -136,7 +140,7 @@ EMULATOR_INSIDE void emulator_access_start(void);
 #define EMULATOR_FREED 0xfe
 
 /* Two bytes of memory: who wrote and who read them last. */
-struct emulator_cell {
+struct alignas(16) emulator_cell {
   uint32_t write_era, read_era;
   uint32_t write, read; /* thread, phase and flags: access.cc */
 };
