@@ -187,6 +187,10 @@ int64_t cuda_class_rows(const struct vamp_packing *packing);
 /* How many rows, tiles and sequences to launch for: those of the batch, or of its size class while a step is
  * being recorded. */
 int64_t cuda_launch_rows(const struct cuda_device *device, int64_t rows);
+/* The same where memory is reserved: always for the class, so that recording a step does not make scratch grow. */
+static inline int64_t cuda_room_rows(int64_t rows) {
+  return (rows + CUDA_TILE_ROWS - 1) / CUDA_TILE_ROWS * CUDA_TILE_ROWS;
+}
 int64_t cuda_launch_tiles(const struct cuda_device *device, const struct vamp_packing *packing);
 int64_t cuda_launch_sequences(const struct cuda_device *device, const struct vamp_packing *packing);
 

@@ -176,7 +176,8 @@ static int linear_slabs(struct cuda_device *device, const struct cuda_product *p
     slab = slab < GEMM_ROWS ? (int64_t)GEMM_ROWS : (int64_t)slab_rows;
   }
   void *y;
-  int status = cuda_scratch(device, y_size * (size_t)(rows < slab ? rows : slab) * (size_t)l->n, &y);
+  int64_t room = cuda_room_rows(rows < slab ? rows : slab);
+  int status = cuda_scratch(device, y_size * (size_t)room * (size_t)l->n, &y);
   f.y = y;
   f.bf16_in = y_size == 2;
   f.bf16_out = cuda_bf16(device);

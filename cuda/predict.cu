@@ -56,12 +56,13 @@ int cuda_predict(struct vamp_device *base, const struct vamp_weight *classifier,
   if (status) {
     return status;
   }
-  int tiles = predicted * (int)((rows + GEMM_ROWS - 1) / GEMM_ROWS);
+  int64_t room = cuda_room_rows(rows);
+  int tiles = predicted * (int)((room + GEMM_ROWS - 1) / GEMM_ROWS);
   size_t tile_bytes = sizeof(float) * GEMM_ROWS * (size_t)vocabulary;
   int slab = (int)(slab_bytes / tile_bytes);
   slab = slab < 1 ? 1 : slab > tiles ? tiles : slab;
   size_t counts_bytes = carved(sizeof(int32_t) * (size_t)predicted);
-  size_t list_bytes = carved(sizeof(int32_t) * (size_t)predicted * (size_t)rows);
+  size_t list_bytes = carved(sizeof(int32_t) * (size_t)predicted * (size_t)room);
   status = cuda_scratch(device, counts_bytes + list_bytes + (size_t)slab * tile_bytes, &memory);
   if (status) {
     return status;
