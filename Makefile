@@ -45,7 +45,9 @@ SERVER_SRC := $(filter-out server/main.c,$(wildcard server/*.c))
 VAMP_SRC := $(wildcard vamp/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
-ALL_SRC := $(wildcard include/*/*.h engine/*/*.[ch] cpu/*.[ch] server/*.[ch] vamp/*.[ch] tests/*/*.[ch] tools/*/*.c)
+ALL_SRC := $(wildcard include/*/*.h engine/*/*.[ch] cpu/*.[ch] server/*.[ch] vamp/*.[ch] tests/*/*.[ch] tools/*/*.c \
+            cuda/*.cu cuda/*.cuh cuda/*.h tests/cuda/*.cu tests/cuda/emulator/*.cc tests/cuda/emulator/*.h \
+            tests/cuda/emulator/include/*.h)
 
 # cpu/simd.c is the vectorised kernels: the same source, once for each instruction set.
 ifeq ($(shell uname -m),x86_64)
@@ -104,6 +106,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(SERVER_SRC)) $(LIB)
 # ---- CUDA ---------------------------------------------------------------------------------------
 
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_LIB = $(abspath $(dir $(NVCC))/../lib64)
 # Machine code for what there is, and PTX of the last, which a driver compiles for what follows.
 CUDA_TARGETS ?= 80 86 89 90
 NVCC_FLAGS := -std=c++17 -O3 -lineinfo -Iinclude -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall \
@@ -119,6 +122,7 @@ cuda: ## the CUDA backend, build/libvamp_cuda.so, and what ptxas says of its ker
 	  exit 1; fi
 	@$(MAKE) --no-print-directory $(BUILD)/libvamp_cuda.so
 	@cat $(CUDA_OBJ:%.o=%.ptxas) >$(BUILD)/cuda-ptxas.txt
+	@tools/measure/kernels $(BUILD)/cuda-ptxas.txt >$(BUILD)/cuda-kernels.md
 
 $(BUILD)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
@@ -131,7 +135,7 @@ $(BUILD)/obj/plugin/%.o: engine/error/%.c
 	$(CC) -std=c11 -O2 -g $(WARN) -Iinclude -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
 
 $(BUILD)/libvamp_cuda.so: $(CUDA_OBJ) $(PLUGIN_OBJ)
-	$(NVCC) -shared -cudart static $^ -lcublas -lcublasLt -Xlinker -z,defs -o $@
+	$(NVCC) -shared -cudart static $^ -lcublasLt -Xlinker -z,defs -Xlinker -rpath,$(CUDA_LIB) -o $@
 
 # Thread, bounds and alignment instrumentation calls functions of the emulator; no sanitizer is linked.
 CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
@@ -182,7 +186,7 @@ unit: $(UNIT_BIN) ## unit tests
 # On a machine with a GPU too the processor computes, for results are compared.
 PYTEST := VAMP_BACKEND=cpu VAMP_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -ra -p no:cacheprovider
 
-pytest: build ## tests of the command line, of HTTP, of tools, and parity with the reference tensors
+pytest: build cuda-emulated ## tests of the command line, of HTTP, of tools, of backends, and parity
 	$(PYTEST) tests
 
 # One after the other, so that a failure stands at the end of the log.
@@ -190,6 +194,7 @@ check: ## every test; tools/bootstrap check installs what they need
 	@$(MAKE) --no-print-directory format-check
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory cuda-tests
 	@$(MAKE) --no-print-directory pytest
 
 # Leaks are looked for as well; -O1 keeps it quick.
@@ -247,9 +252,10 @@ tidy: ## clang-tidy on every .c
 	@printf '%s\n' $(filter %.c,$(ALL_SRC)) | xargs -P $$(nproc) -I FILE \
 	  $(CLANG_TIDY) --quiet FILE -- $(filter-out $(WARN),$(CFLAGS)) -DVAMP_SIMD_SET=baseline
 
-install: build ## vamp, vampd and models/small, below PREFIX=/usr/local
+install: build ## vamp, vampd, models/small, and the CUDA backend where it was built, below PREFIX=/usr/local
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/vamp $(BUILD)/vampd
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/vampd/models/small $(wildcard models/small/*)
+	$(if $(wildcard $(BUILD)/libvamp_cuda.so),install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/vampd $(BUILD)/libvamp_cuda.so)
 
 clean: ## removes build/ and its kin
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
