@@ -28,7 +28,7 @@ struct block {
 
 struct cuda_arena {
   char *base;
-  size_t size;
+  size_t size, used, peak;
   struct block *blocks;
 };
 
@@ -86,6 +86,10 @@ size_t cuda_arena_size(const struct cuda_arena *arena) {
   return arena->size;
 }
 
+size_t cuda_arena_peak(const struct cuda_arena *arena) {
+  return arena->peak;
+}
+
 /* Splits `size` bytes off the front of a free block. */
 static bool block_split(struct block *block, size_t size) {
   if (block->size == size) {
@@ -123,6 +127,8 @@ int cuda_allocate(struct cuda_device *device, size_t bytes, void **memory) {
     return VAMP_MEMORY;
   }
   best->taken = true;
+  arena->used += best->size;
+  arena->peak = arena->used > arena->peak ? arena->used : arena->peak;
   *memory = arena->base + best->offset;
   VAMP_MEMORY_TAKEN(*memory, bytes);
   return 0;
@@ -151,6 +157,7 @@ void cuda_release(struct cuda_device *device, void *memory) {
     if (b->offset == offset && b->taken) {
       VAMP_MEMORY_GIVEN(memory, b->size);
       b->taken = false;
+      device->arena->used -= b->size;
       block_join(b);
       if (b->previous) {
         block_join(b->previous);

@@ -164,6 +164,7 @@ static void device_close(struct vamp_device *base) {
   if (device->stream) {
     cudaStreamSynchronize(device->stream);
   }
+  cuda_profile_close(device);
   cuda_graphs_close(device);
   cuda_products_free(device);
   if (device->arena) {
@@ -285,6 +286,10 @@ static int cuda_open(const struct vamp_device_options *options, struct vamp_devi
   snprintf(base->description, sizeof base->description, "%s: %s, compute capability %d.%d, %zu MiB, %s",
            VAMP_CUDA_NAME, name, device->capability / 10, device->capability % 10,
            cuda_arena_size(device->arena) >> 20, base->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32");
+  status = cuda_profile_open(device, error);
+  if (status) {
+    goto err;
+  }
   *out = base;
   return 0;
 err:

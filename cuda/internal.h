@@ -85,6 +85,7 @@ static __device__ __forceinline__ int cuda_sequence_of(const struct cuda_batch *
 struct cuda_batch_table; /* batch.cu */
 struct cuda_graphs;      /* graph.cu */
 struct cuda_product;     /* linear.cu */
+struct cuda_profile;     /* profile.cu */
 
 struct cuda_device {
   struct vamp_device base; /* first: a vamp_device is a cuda_device */
@@ -102,6 +103,7 @@ struct cuda_device {
   struct cuda_graphs *graphs;
   struct cuda_product *products; /* a list: the algorithm of each class of matrix products */
   uint64_t version;              /* counts what makes recorded steps stale: moved memory, freed weights */
+  struct cuda_profile *profile;  /* NULL: nobody asked */
   int64_t class_rows;            /* while a step is being recorded: rows to launch for; else 0 */
 };
 
@@ -148,6 +150,7 @@ int cuda_blas_status(cublasStatus_t status, const char *file, int line);
 int cuda_arena_open(size_t bytes, struct cuda_arena **arena, struct vamp_error *error);
 void cuda_arena_close(struct cuda_arena *arena);
 size_t cuda_arena_size(const struct cuda_arena *arena);
+size_t cuda_arena_peak(const struct cuda_arena *arena); /* the most that was ever handed out */
 
 /* From the arena: 256-byte aligned; VAMP_MEMORY where nothing is left. Host bookkeeping only, never waits. */
 int cuda_allocate(struct cuda_device *device, size_t bytes, void **memory);
@@ -286,5 +289,9 @@ int cuda_quantize(struct vamp_device *device, const struct vamp_weight *quantize
                   float *latent, int32_t *codes, float *quantized);
 int cuda_dequantize(struct vamp_device *device, const struct vamp_weight *quantizer, int64_t rows,
                     const int32_t *codes, float *latent);
+
+/* profile.cu: VAMP_CUDA_PROFILE. To be opened last, when device->base.ops is set; closed where that failed, too. */
+int cuda_profile_open(struct cuda_device *device, struct vamp_error *error);
+void cuda_profile_close(struct cuda_device *device);
 
 #endif
