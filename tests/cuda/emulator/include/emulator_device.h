@@ -22,7 +22,7 @@
 #define __constant__
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 /* A section of its own, so that its bounds are known: one block runs at a time, and one copy is enough. */
 #define __shared__ static __attribute__((section("emulator_shared")))
 
