@@ -168,16 +168,31 @@ $(BUILD)/obj/emulated/tests/cuda/%.o: tests/cuda/%.cu
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
 
-$(BUILD)/tests/cuda/%: $(BUILD)/obj/tests/cuda/%.o $(LIB) | $(BUILD)/libvamp_cuda_emulated.so
+$(BUILD)/tests/cuda/%: $(BUILD)/obj/tests/cuda/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka) $(LIBS) -ldl -o $@
 
+KERNEL_TEST_BIN := $(patsubst tests/cuda/%.c,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_*.c))
 CUDA_TEST_BIN := $(patsubst tests/cuda/%.cu,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_emulator*.cu)) \
-                 $(patsubst tests/cuda/%.c,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_*.c))
+                 $(KERNEL_TEST_BIN)
 cuda-tests: $(CUDA_TEST_BIN) $(BUILD)/libvamp_cuda_emulated.so ## the emulator, and every kernel under it
 	@failed=0; for t in $(CUDA_TEST_BIN); do echo "== $$t"; \
 	  VAMP_TEST_PLUGIN=$${VAMP_TEST_PLUGIN:-$(abspath $(BUILD))/libvamp_cuda_emulated.so} $$t || failed=1; done; \
 	  exit $$failed
+
+$(BUILD)/matrix_rate: $(BUILD)/obj/tools/measure/matrix_rate.cu.o
+	$(NVCC) -cudart static $< -lcublas -Xlinker -rpath,$(CUDA_LIB) -o $@
+
+gpu-parts: build cuda $(KERNEL_TEST_BIN)
+	@$(MAKE) --no-print-directory $(BUILD)/matrix_rate
+
+check-gpu: ## every kernel, parity and batches on this machine's GPU, then under compute-sanitizer
+	@$(MAKE) --no-print-directory -j$$(nproc) gpu-parts
+	@tests/cuda/check-gpu --build $(BUILD) $(ARGS)
+
+bench-gpu: ## this backend beside PyTorch on this machine's GPU: builds, checks, prints a table
+	@started=$$(date +%s); $(MAKE) --no-print-directory -j$$(nproc) gpu-parts && \
+	  tools/measure/gpu --build $(BUILD) --started $$started $(ARGS)
 
 unit: $(UNIT_BIN) ## unit tests
 	@failed=0; for t in $(UNIT_BIN); do echo "== $$t"; $$t || failed=1; done; exit $$failed
@@ -260,5 +275,5 @@ install: build ## vamp, vampd, models/small, and the CUDA backend where it was b
 clean: ## removes build/ and its kin
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
 
-.PHONY: help build cuda cuda-emulated cuda-tests unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench format format-check tidy install clean
+.PHONY: help build cuda cuda-emulated cuda-tests gpu-parts check-gpu bench-gpu unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench format format-check tidy install clean
 -include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d $(BUILD)/obj/*/*/*/*.d)
