@@ -6,6 +6,7 @@ The emulator checks every access of every kernel meanwhile; a fault fails the ru
 """
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -146,6 +147,28 @@ def test_plugins_that_cannot_be_used(alone, root, tiny_model, clips, tmp_path, a
     refused = alone(*asked, "cuda")
     assert refused.returncode == 1 and reason in refused.stderr
     assert alone(*asked, "auto").returncode == 0
+
+
+def test_the_daemon_says_what_it_took_and_why(build, tiny_model, tmp_path):
+    shutil.copy(build / "vampd", tmp_path / "vampd")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("VAMP_")}
+    flags = ["--port", "0", "--model", str(tiny_model)]
+    for backend, plugins, line in [("auto", "", r"backend cpu \(.*\): no GPU is used: libvamp_cuda\.so is not installed"),
+                                   ("cuda-emulated", build, r"backend cuda-emulated \(.*emulated device.*\): as asked for")]:
+        daemon = subprocess.Popen([str(tmp_path / "vampd"), *flags, "--backend", backend], stderr=subprocess.PIPE,
+                                  stdout=subprocess.DEVNULL, text=True,
+                                  env={**environment, "VAMP_PLUGIN_PATH": str(plugins)})
+        log = []
+        for text in daemon.stderr:                             # until the model is loaded, which comes after
+            log.append(text)
+            if " loaded in " in text:
+                break
+        daemon.terminate()
+        daemon.communicate(timeout=60)
+        assert len([text for text in log if re.search(line, text)]) == 1, log
+    done = subprocess.run([str(tmp_path / "vampd"), *flags, "--backend", "cuda"], capture_output=True, text=True,
+                          timeout=60, env=environment)
+    assert done.returncode != 0 and "libvamp_cuda.so is not installed" in done.stderr
 
 
 def test_info_of_a_choice(vamp, tiny_model):
