@@ -6,16 +6,18 @@
  * first to the last, 64 at a time. So a query's numbers depend on its own sequence alone: its place in a tile follows
  * from its own frame, keys are never dealt to several blocks, and a batch is only more blocks.
  *
- * attention_64 (bf16, heads of 64): four warps of 16 queries. Keys and values of the next 64 frames travel by cp.async
- * while the tensor cores work on the current ones: two stages of 16 KiB. The queries pass through the second stage
- * into registers before it is first needed, so a block takes 34 KiB; registers (146) let three of them onto a multiprocessor
- * at a time. Scores stay in registers: the accumulator of the first product has the layout of the second's left operand.
- * Rows of 128 bytes lie with chunk c at c ^ (row % 8), so that no ldmatrix meets a bank conflict.
- *   The bias depends on key - query, and from a distance of 91 on it is one of two constants. So blocks of keys at least
- * three tiles away take a constant, nearer ones look it up in 383 floats of shared memory, of which a thread needs
- * 18 for its 32 scores.
- *   Bound: for each score 128 multiply-adds on the tensor cores, 4 bytes through shared memory for the operands and one
- * exponential; on sm_80 tensor cores and shared memory take equally long, on sm_90 shared memory is what limits.
+ * attention_64 (bf16, heads of 64): two warps of 32 queries, so that what a warp fetches of keys and values from shared
+ * memory serves two rows of fragments (with 16 queries a warp, shared memory would be as busy as the tensor cores of
+ * sm_80 and busier than those of sm_90). Keys and values of the next 64 frames travel by cp.async while the tensor
+ * cores work on the current ones: two stages of 16 KiB. The queries pass through the second stage into registers
+ * before it is first needed, so a block takes 34 KiB and 64 threads of 230 registers: four on a multiprocessor of
+ * sm_80 and sm_90 at a time. Scores stay in registers: the accumulator of the first product has the layout of the
+ * second's left operand. Rows of 128 bytes lie with chunk c at c ^ (row % 8): no ldmatrix meets a bank conflict.
+ *   The bias depends on key - query, and from a distance of 91 on it is one of two constants. So blocks of keys at
+ * least three tiles away take a constant, nearer ones look it up in 383 floats of shared memory, of which a thread
+ * needs 18 for 32 scores.
+ *   Bound: the tensor cores, 128 multiply-adds for each score; then the exponential and five operations of plain
+ * arithmetic beside them.
  *
  * attention_any: fp32, and heads of another size up to 256. Four warps of four queries, a lane a key, plain arithmetic
  * in float. This is the path of parity.
@@ -24,6 +26,7 @@
 #include "cuda/mma.cuh"
 
 enum { tile = CUDA_TILE_ROWS, head_64 = 64, near_tiles = 2, reach = (near_tiles + 1) * tile - 1 };
+enum { fast_threads = 64 };
 enum { stage_bytes = 2 * tile * head_64 * 2, bias_count = 2 * reach + 1 };
 
 /* 32 buckets: the upper 16 for keys after the query; in each half 8 exact distances, then logarithmic: a step each
@@ -61,21 +64,22 @@ static __device__ __forceinline__ int chunk_at(int row, int chunk) {
  * sixteen bytes, and so is the stride: 32 bits do, and registers are scarce. */
 static __device__ __forceinline__ void load_tile(char *to, const uint4 *from, int stride, int row, int end) {
   int r = (int)threadIdx.x / 8, chunk = (int)threadIdx.x % 8, at = (row + r) * stride + chunk;
-  char *lane_to = to + chunk_at(r, chunk); /* 16 rows further the swizzle is the same */
+  char *lane_to = to + chunk_at(r, chunk); /* 8 rows further the swizzle is the same */
 #pragma unroll
-  for (int i = 0; i < tile * 8 / 128; i++) {
-    bool valid = row + r + 16 * i < end;
-    vamp_copy_async16(lane_to + i * 16 * head_64 * 2, from + (valid ? at + 16 * i * stride : 0), valid);
+  for (int i = 0; i < tile * 8 / fast_threads; i++) {
+    int rows = i * (fast_threads / 8);
+    bool valid = row + r + rows < end;
+    vamp_copy_async16(lane_to + rows * head_64 * 2, from + (valid ? at + rows * stride : 0), valid);
   }
 }
 
-/* scores [16, 64] of a warp = queries * keys^T. */
-static __device__ __forceinline__ void multiply_keys(const uint32_t query[4][4], const char *keys,
-                                                     float score[8][4]) {
+/* scores [2 * 16, 64] of a warp = queries * keys^T. */
+static __device__ __forceinline__ void multiply_keys(const uint32_t query[2][4][4], const char *keys,
+                                                     float score[2][8][4]) {
   int lane = (int)threadIdx.x % 32;
 #pragma unroll
-  for (int n = 0; n < 8; n++) {
-    score[n][0] = score[n][1] = score[n][2] = score[n][3] = 0;
+  for (int i = 0; i < 2 * 8 * 4; i++) {
+    score[i / 32][i / 4 % 8][i % 4] = 0;
   }
 #pragma unroll
   for (int d = 0; d < 4; d++) {
@@ -83,15 +87,18 @@ static __device__ __forceinline__ void multiply_keys(const uint32_t query[4][4],
     for (int n = 0; n < 4; n++) {
       uint32_t key[4];
       vamp_ldmatrix_x4(key, keys + chunk_at(n * 16 + lane / 16 * 8 + lane % 8, d * 2 + lane / 8 % 2));
-      vamp_mma_bf16(score[2 * n], query[d], key);
-      vamp_mma_bf16(score[2 * n + 1], query[d], key + 2);
+#pragma unroll
+      for (int m = 0; m < 2; m++) {
+        vamp_mma_bf16(score[m][2 * n], query[m][d], key);
+        vamp_mma_bf16(score[m][2 * n + 1], query[m][d], key + 2);
+      }
     }
   }
 }
 
-/* sum [16, 64] += weights * values. */
-static __device__ __forceinline__ void multiply_values(const uint32_t weight[4][4], const char *values,
-                                                       float sum[8][4]) {
+/* sum [2 * 16, 64] += weights * values. */
+static __device__ __forceinline__ void multiply_values(const uint32_t weight[2][4][4], const char *values,
+                                                       float sum[2][8][4]) {
   int lane = (int)threadIdx.x % 32;
 #pragma unroll
   for (int k = 0; k < 4; k++) {
@@ -99,17 +106,20 @@ static __device__ __forceinline__ void multiply_values(const uint32_t weight[4][
     for (int n = 0; n < 4; n++) {
       uint32_t value[4];
       vamp_ldmatrix_x4_trans(value, values + chunk_at(k * 16 + lane / 8 % 2 * 8 + lane % 8, n * 2 + lane / 16));
-      vamp_mma_bf16(sum[2 * n], weight[k], value);
-      vamp_mma_bf16(sum[2 * n + 1], weight[k], value + 2);
+#pragma unroll
+      for (int m = 0; m < 2; m++) {
+        vamp_mma_bf16(sum[m][2 * n], weight[m][k], value);
+        vamp_mma_bf16(sum[m][2 * n + 1], weight[m][k], value + 2);
+      }
     }
   }
 }
 
 /* Scales the scores and adds the bias, both in units of log2(e); masks the keys behind the last. `offset` is first key -
- * first query of the tiles. */
-static __device__ __forceinline__ void add_bias(float score[8][4], const float *table, int offset, float scale,
-                                                int keys_left) {
-  int lane = (int)threadIdx.x % 32, row = (int)threadIdx.x / 32 * 16 + lane / 4, column = lane % 4 * 2;
+ * first query of the tiles, `row` the thread's first row of its tile. */
+static __device__ __forceinline__ void add_bias(float score[8][4], const float *table, int offset, int row,
+                                                float scale, int keys_left) {
+  int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
   if (offset > near_tiles * tile || offset < -near_tiles * tile) {
     float constant = table[offset > 0 ? bias_count - 1 : 0];
 #pragma unroll
@@ -178,7 +188,7 @@ static __device__ __forceinline__ void soften(float score[8][4], float most[2], 
   }
 }
 
-static __global__ void __launch_bounds__(128, 3) attention_64(struct attention a) {
+static __global__ void __launch_bounds__(fast_threads, 4) attention_64(struct attention a) {
   VAMP_SHARED(char, shared);
   if ((int)blockIdx.x >= a.batch.extent->tiles) {
     return;
@@ -193,17 +203,23 @@ static __global__ void __launch_bounds__(128, 3) attention_64(struct attention a
   load_tile(shared, q + width, stride, t.begin, t.end);
   load_tile(shared + tile * head_64 * 2, q + 2 * width, stride, t.begin, t.end);
   vamp_copy_commit();
-  for (int i = (int)threadIdx.x; i < bias_count; i += 128) {
+  for (int i = (int)threadIdx.x; i < bias_count; i += fast_threads) {
     table[i] = a.bias[bucket(i - reach) * a.heads + head] * log2e;
   }
   vamp_copy_wait(0);
   __syncthreads();
-  uint32_t query[4][4], weight[4][4];
+  uint32_t query[2][4][4], weight[2][4][4];
+  float score[2][8][4], sum[2][8][4] = {}, most[2][2], total[2][2];
 #pragma unroll
-  for (int d = 0; d < 4; d++) {
-    vamp_ldmatrix_x4(query[d], shared + stage_bytes + chunk_at(warp * 16 + lane % 16, d * 2 + lane / 16));
+  for (int m = 0; m < 2; m++) {
+#pragma unroll
+    for (int d = 0; d < 4; d++) {
+      vamp_ldmatrix_x4(query[m][d],
+                       shared + stage_bytes + chunk_at(warp * 32 + m * 16 + lane % 16, d * 2 + lane / 16));
+    }
+    most[m][0] = most[m][1] = -INFINITY;
+    total[m][0] = total[m][1] = 0;
   }
-  float score[8][4], sum[8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
   for (int key = t.begin, stage = 0; key < t.end; key += tile, stage ^= 1) {
     vamp_copy_wait(0);
     __syncthreads();
@@ -215,19 +231,24 @@ static __global__ void __launch_bounds__(128, 3) attention_64(struct attention a
     }
     const char *keys = shared + stage * stage_bytes;
     multiply_keys(query, keys, score);
-    add_bias(score, table, key - t.first, scale, t.end - key);
-    soften(score, most, total, sum, weight);
+#pragma unroll
+    for (int m = 0; m < 2; m++) {
+      add_bias(score[m], table, key - t.first, warp * 32 + m * 16 + lane / 4, scale, t.end - key);
+      soften(score[m], most[m], total[m], sum[m], weight[m]);
+    }
     multiply_values(weight, keys + tile * head_64 * 2, sum);
   }
 #pragma unroll
-  for (int half = 0; half < 2; half++) {
-    float inverse = 1.0f / quad_sum(total[half]);
-    int row = t.first + warp * 16 + lane / 4 + half * 8;
+  for (int part = 0; part < 4; part++) {
+    int m = part / 2, half = part % 2;
+    float inverse = 1.0f / quad_sum(total[m][half]);
+    int row = t.first + warp * 32 + m * 16 + lane / 4 + half * 8;
     if (row < t.end) {
       __nv_bfloat16 *to = (__nv_bfloat16 *)a.out + ((int64_t)row * a.heads + head) * head_64 + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < 8; n++) {
-        *(uint32_t *)(to + n * 8) = vamp_bf16_pack(sum[n][2 * half] * inverse, sum[n][2 * half + 1] * inverse);
+        *(uint32_t *)(to + n * 8) =
+            vamp_bf16_pack(sum[m][n][2 * half] * inverse, sum[m][n][2 * half + 1] * inverse);
       }
     }
   }
@@ -367,7 +388,7 @@ int cuda_attention(struct vamp_device *base, const struct vamp_weight *bias, con
   dim3 grid((unsigned)cuda_launch_tiles(device, packing), (unsigned)heads);
   if (a.bf16 && head_size == head_64) {
     size_t shared = 2 * stage_bytes + sizeof(float) * bias_count;
-    VAMP_LAUNCH(attention_64, grid, dim3(128), shared, device->stream, a);
+    VAMP_LAUNCH(attention_64, grid, dim3(fast_threads), shared, device->stream, a);
   } else {
     size_t shared = sizeof(float) * (size_t)(plain_queries * head_size + plain_keys * (2 * head_size + 1));
     CUDA_TRY(cudaFuncSetAttribute(attention_any, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
