@@ -1,16 +1,17 @@
 /*
  * Device memory: one piece, taken when the device is opened, and handed out by an allocator of our own.
  *
- * Why not cudaMalloc for each buffer: it waits for the device, its cost is unpredictable, and it may fail at any
- * moment because a stranger on the same GPU was quicker. One arena makes admission a question of arithmetic: what
- * was taken at start is ours, and a request that does not fit is VAMP_MEMORY at once, which the engine turns into
- * a queued or failed job and never into a lost device. cudaMallocAsync's pools were rejected for the second reason.
+ * Why not cudaMalloc for each buffer: it waits for the device, its cost is unpredictable, and it may fail at
+ * any moment because a stranger on the same GPU was quicker. One arena makes admission a question of
+ * arithmetic: what was taken at start is ours, and a request that does not fit is VAMP_MEMORY at once, which
+ * the engine turns into a queued or failed job and never into a lost device. cudaMallocAsync's pools were
+ * rejected for the second reason.
  *
- * The allocator is best fit over a list of blocks in the order of their addresses, with neighbours joined when they
- * come free. There are some hundreds of blocks (weights, which stay; a few workspaces; a few arrays a sequence), so
- * a walk along the list costs less than a kernel launch. All bookkeeping is on the host: handing out and taking
- * back never touches the device, and because everything runs on one stream a block may have a new owner while its
- * last one's kernels are still queued.
+ * The allocator is best fit over a list of blocks in the order of their addresses, with neighbours joined
+ * when they come free. There are some hundreds of blocks (weights, which stay; a few workspaces; a few arrays
+ * a sequence), so a walk along the list costs less than a kernel launch. All bookkeeping is on the host:
+ * handing out and taking back never touches the device, and because everything runs on one stream a block may
+ * have a new owner while its last one's kernels are still queued.
  */
 #include <stdlib.h>
 
@@ -56,8 +57,8 @@ int cuda_arena_open(size_t bytes, struct cuda_arena **out, struct vamp_error *er
     arena->size = bytes ? 0 : arena->size / 8 * 7 / grain * grain;
   }
   if (!arena->base) {
-    status = vamp_fail(error, VAMP_MEMORY, "the GPU has too little free memory: %zu of %zu MiB", available >> 20,
-                       total >> 20);
+    status = vamp_fail(error, VAMP_MEMORY, "the GPU has too little free memory: %zu of %zu MiB",
+                       available >> 20, total >> 20);
     goto err;
   }
   block->size = arena->size;

@@ -1,26 +1,30 @@
 /*
- * Bidirectional attention over packed ragged sequences, with T5's relative bias (Raffel et al. 2020), in one pass over
- * the keys with a running maximum and sum (Milakov, Gimelshein 2018; Dao et al. 2022): scores are never stored.
+ * Bidirectional attention over packed ragged sequences, with T5's relative bias (Raffel et al. 2020), in one
+ * pass over the keys with a running maximum and sum (Milakov, Gimelshein 2018; Dao et al. 2022): scores are
+ * never stored.
  *
- * A block takes CUDA_TILE_ROWS (64) queries of one sequence and one head, and walks that sequence's keys from the
- * first to the last, 64 at a time. So a query's numbers depend on its own sequence alone: its place in a tile follows
- * from its own frame, keys are never dealt to several blocks, and a batch is only more blocks.
+ * A block takes CUDA_TILE_ROWS (64) queries of one sequence and one head, and walks that sequence's keys from
+ * the first to the last, 64 at a time. So a query's numbers depend on its own sequence alone: its place in a
+ * tile follows from its own frame, keys are never dealt to several blocks, and a batch is only more blocks.
  *
- * attention_64 (bf16, heads of 64): two warps of 32 queries, so that what a warp fetches of keys and values from shared
- * memory serves two rows of fragments (with 16 queries a warp, shared memory would be as busy as the tensor cores of
- * sm_80 and busier than those of sm_90). Keys and values of the next 64 frames travel by cp.async while the tensor
- * cores work on the current ones: two stages of 16 KiB. The queries pass through the second stage into registers
- * before it is first needed, so a block takes 34 KiB and 64 threads of 230 registers: four on a multiprocessor of
- * sm_80 and sm_90 at a time. Scores stay in registers: the accumulator of the first product has the layout of the
- * second's left operand. Rows of 128 bytes lie with chunk c at c ^ (row % 8): no ldmatrix meets a bank conflict.
- *   The bias depends on key - query, and from a distance of 91 on it is one of two constants. So blocks of keys at
- * least three tiles away take a constant, nearer ones look it up in 383 floats of shared memory, of which a thread
- * needs 18 for 32 scores.
- *   Bound: the tensor cores, 128 multiply-adds for each score; then the exponential and five operations of plain
- * arithmetic beside them.
+ * attention_64 (bf16, heads of 64): two warps of 32 queries, so that what a warp fetches of keys and values
+ * from shared memory serves two rows of fragments (with 16 queries a warp, shared memory would be as busy as
+ * the tensor cores of sm_80 and busier than those of sm_90). Keys and values of the next 64 frames travel by
+ * cp.async while the tensor cores work on the current ones: two stages of 16 KiB. The queries pass through
+ * the second stage into registers before it is first needed, so a block takes 34 KiB and 64 threads of 230
+ * registers: four on a multiprocessor of sm_80 and sm_90 at a time. Scores stay in registers: the accumulator
+ * of the first product has the layout of the second's left operand. Rows of 128 bytes lie with chunk c at c ^
+ * (row % 8): no ldmatrix meets a bank conflict.
  *
- * attention_any: fp32, and heads of another size up to 256. Four warps of four queries, a lane a key, plain arithmetic
- * in float. This is the path of parity.
+ * The bias depends on key - query, and from a distance of 91 on it is one of two constants. So blocks of keys
+ * at least three tiles away take a constant, nearer ones look it up in 383 floats of shared memory, of which
+ * a thread needs 18 for 32 scores.
+ *
+ * Bound: the tensor cores, 128 multiply-adds for each score; then the exponential and five operations of
+ * plain arithmetic beside them.
+ *
+ * attention_any: fp32, and heads of another size up to 256. Four warps of four queries, a lane a key, plain
+ * arithmetic in float. This is the path of parity.
  */
 #include "cuda/internal.h"
 #include "cuda/mma.cuh"
@@ -29,8 +33,8 @@ enum { tile = CUDA_TILE_ROWS, head_64 = 64, near_tiles = 2, reach = (near_tiles 
 enum { fast_threads = 64 };
 enum { stage_bytes = 2 * tile * head_64 * 2, bias_count = 2 * reach + 1 };
 
-/* 32 buckets: the upper 16 for keys after the query; in each half 8 exact distances, then logarithmic: a step each
- * time the distance grows by the root of two. In whole numbers, as in cpu/attention.c. */
+/* 32 buckets: the upper 16 for keys after the query; in each half 8 exact distances, then logarithmic: a step
+ * each time the distance grows by the root of two. In whole numbers, as in cpu/attention.c. */
 static __device__ int bucket(int key_minus_query) {
   int half = key_minus_query > 0 ? 16 : 0;
   int distance = key_minus_query < 0 ? -key_minus_query : key_minus_query;
@@ -60,8 +64,8 @@ static __device__ __forceinline__ int chunk_at(int row, int chunk) {
   return row * head_64 * 2 + ((chunk ^ (row & 7)) << 4);
 }
 
-/* 64 rows of the head from `row` on into shared memory; behind `end` there are zeros. from: of row 0, in chunks of
- * sixteen bytes, and so is the stride: 32 bits do, and registers are scarce. */
+/* 64 rows of the head from `row` on into shared memory; behind `end` there are zeros. from: of row 0, in
+ * chunks of sixteen bytes, and so is the stride: 32 bits do, and registers are scarce. */
 static __device__ __forceinline__ void load_tile(char *to, const uint4 *from, int stride, int row, int end) {
   int r = (int)threadIdx.x / 8, chunk = (int)threadIdx.x % 8, at = (row + r) * stride + chunk;
   char *lane_to = to + chunk_at(r, chunk); /* 8 rows further the swizzle is the same */
@@ -105,7 +109,8 @@ static __device__ __forceinline__ void multiply_values(const uint32_t weight[2][
 #pragma unroll
     for (int n = 0; n < 4; n++) {
       uint32_t value[4];
-      vamp_ldmatrix_x4_trans(value, values + chunk_at(k * 16 + lane / 8 % 2 * 8 + lane % 8, n * 2 + lane / 16));
+      vamp_ldmatrix_x4_trans(value,
+                             values + chunk_at(k * 16 + lane / 8 % 2 * 8 + lane % 8, n * 2 + lane / 16));
 #pragma unroll
       for (int m = 0; m < 2; m++) {
         vamp_mma_bf16(sum[m][2 * n], weight[m][k], value);
@@ -115,8 +120,8 @@ static __device__ __forceinline__ void multiply_values(const uint32_t weight[2][
   }
 }
 
-/* Scales the scores and adds the bias, both in units of log2(e); masks the keys behind the last. `offset` is first key -
- * first query of the tiles, `row` the thread's first row of its tile. */
+/* Scales the scores and adds the bias, both in units of log2(e); masks the keys behind the last. `offset` is
+ * first key - first query of the tiles, `row` the thread's first row of its tile. */
 static __device__ __forceinline__ void add_bias(float score[8][4], const float *table, int offset, int row,
                                                 float scale, int keys_left) {
   int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
@@ -162,8 +167,8 @@ static __device__ __forceinline__ float quad_sum(float value) {
 
 /* One block of keys enters the running softmax of the thread's two rows: scores become weights, as the second
  * product wants them; what was summed so far is brought to the new maximum. */
-static __device__ __forceinline__ void soften(float score[8][4], float most[2], float total[2], float sum[8][4],
-                                              uint32_t weight[4][4]) {
+static __device__ __forceinline__ void soften(float score[8][4], float most[2], float total[2],
+                                              float sum[8][4], uint32_t weight[4][4]) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     float best = most[half], added = 0;
@@ -277,8 +282,8 @@ static __device__ __forceinline__ float warp_sum(float value) {
 }
 
 /* Rows of `count` frames, zeros behind `end`; part 0, 1, 2: q, k, v. */
-static __device__ void load_plain(const struct attention *a, float *to, int pitch, int part, int row, int count,
-                                  int end) {
+static __device__ void load_plain(const struct attention *a, float *to, int pitch, int part, int row,
+                                  int count, int end) {
   int64_t width = (int64_t)a->heads * a->head_size;
   for (int i = (int)threadIdx.x; i < count * a->head_size; i += (int)blockDim.x) {
     int r = i / a->head_size, d = i % a->head_size;
@@ -324,7 +329,8 @@ static __global__ void __launch_bounds__(128) attention_any(struct attention a) 
         score = __fmaf_rn(query[d], keys[lane * (size + 1) + d], score);
       }
       int relative = key + lane - (first + warp * 4 + i);
-      score = key + lane < t.end ? __fmaf_rn(score, scale, a.bias[bucket(relative) * a.heads + head]) : -INFINITY;
+      score =
+          key + lane < t.end ? __fmaf_rn(score, scale, a.bias[bucket(relative) * a.heads + head]) : -INFINITY;
       float best = fmaxf(most[i], warp_max(score));
       float before = expf(most[i] - best), weight = expf(score - best);
       total[i] = __fmaf_rn(total[i], before, warp_sum(weight));
@@ -362,8 +368,8 @@ static __global__ void __launch_bounds__(128) attention_any(struct attention a) 
   }
 }
 
-int cuda_attention(struct vamp_device *base, const struct vamp_weight *bias, const struct vamp_packing *packing,
-                   int heads, int head_size, const void *qkv, void *out) {
+int cuda_attention(struct vamp_device *base, const struct vamp_weight *bias,
+                   const struct vamp_packing *packing, int heads, int head_size, const void *qkv, void *out) {
   struct cuda_device *device = cuda_device(base);
   struct attention a;
   if (packing->offsets[packing->count] == 0) {

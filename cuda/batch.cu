@@ -2,9 +2,10 @@
  * A batch on the device: where its sequences begin, how they are cut into tiles, how each is sampled.
  *
  * Kernels never get these from their arguments but read them from tables at addresses that do not change. Two
- * reasons: a step recorded as a graph replays with the arguments it was recorded with, so what differs from step to
- * step must lie in memory; and twenty layers use one packing, which is compared with what is already there and sent
- * once. The tables grow by doubling; growing moves them, and recorded steps become stale (device->version).
+ * reasons: a step recorded as a graph replays with the arguments it was recorded with, so what differs from
+ * step to step must lie in memory; and twenty layers use one packing, which is compared with what is already
+ * there and sent once. The tables grow by doubling; growing moves them, and recorded steps become stale
+ * (device->version).
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,12 +1,12 @@
 /*
  * The CUDA device: opened, described, closed, and its table of operations. One stream carries everything.
  *
- * This folder is built into a shared object that vamp and vampd load when they are asked to; they themselves link no
- * CUDA. The symbol vamp_plugin at the end is all they see.
+ * This folder is built into a shared object that vamp and vampd load when they are asked to; they themselves
+ * link no CUDA. The symbol vamp_plugin at the end is all they see.
  *
- * How much a turn takes (step_rows, codec_rows) follows from the device: enough rows that its multiprocessors are
- * busy through several waves of tiles, and no more than a share of its memory, so that workspaces grown to that size
- * leave room for weights. More rows would add waiting and no throughput.
+ * How much a turn takes (step_rows, codec_rows) follows from the device: enough rows that its multiprocessors
+ * are busy through several waves of tiles, and no more than a share of its memory, so that workspaces grown
+ * to that size leave room for weights. More rows would add waiting and no throughput.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +47,8 @@ int cuda_blas_status(cublasStatus_t status, const char *file, int line) {
 
 static int allocate(struct vamp_device *base, size_t bytes, void **memory, struct vamp_error *error) {
   int status = cuda_allocate(cuda_device(base), bytes ? bytes : 1, memory);
-  return status ? vamp_fail(error, status, "out of memory on the GPU: %zu MiB wanted in one piece", (bytes >> 20) + 1)
+  return status ? vamp_fail(error, status, "out of memory on the GPU: %zu MiB wanted in one piece",
+                            (bytes >> 20) + 1)
                 : 0;
 }
 
@@ -86,7 +87,8 @@ int cuda_vector_create(struct vamp_device *base, const float *values, size_t cou
                        struct vamp_error *error) {
   struct cuda_vector *vector = (struct cuda_vector *)calloc(1, sizeof *vector);
   void *memory = NULL;
-  int status = vector ? cuda_upload_new(cuda_device(base), values, sizeof *values * count, &memory) : VAMP_MEMORY;
+  int status =
+      vector ? cuda_upload_new(cuda_device(base), values, sizeof *values * count, &memory) : VAMP_MEMORY;
   if (status) {
     free(vector);
     return vamp_fail(error, status, "loading weights: %s", vamp_device_trouble(status));
@@ -127,8 +129,8 @@ static void weight_free(struct vamp_device *base, struct vamp_weight *weight) {
   }
 }
 
-/* By position, for C++17 knows no designators: the order is that of struct vamp_operations, and the compiler checks
- * every type. */
+/* By position, for C++17 knows no designators: the order is that of struct vamp_operations, and the compiler
+ * checks every type. */
 static const struct vamp_operations operations = {
     allocate,
     release,
@@ -206,7 +208,8 @@ static int find_device(struct cuda_device *device, char *name, size_t name_bytes
     status = CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device->ordinal));
   }
   if (!status) {
-    status = CUDA_CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->ordinal));
+    status =
+        CUDA_CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device->ordinal));
   }
   if (status) {
     return vamp_fail(error, VAMP_UNSUPPORTED, "CUDA device %d does not answer", device->ordinal);
@@ -216,7 +219,8 @@ static int find_device(struct cuda_device *device, char *name, size_t name_bytes
   device->shared_limit = (size_t)shared;
   snprintf(name, name_bytes, "%.80s", properties.name);
   if (device->capability < 80) {
-    return vamp_fail(error, VAMP_UNSUPPORTED, "%s has compute capability %d.%d: 8.0 is the least", name, major, minor);
+    return vamp_fail(error, VAMP_UNSUPPORTED, "%s has compute capability %d.%d: 8.0 is the least", name,
+                     major, minor);
   }
   return 0;
 }
@@ -228,8 +232,8 @@ static size_t wanted_memory(void) {
   return wanted < (1ull << 30) ? (size_t)(wanted << 20) : 0;
 }
 
-/* Bytes that a row of a step, and a frame of the codec, take at the official size: x, act and wide, the matrix
- * product's slab and logits; the decoder's four signals at their widest. */
+/* Bytes that a row of a step, and a frame of the codec, take at the official size: x, act and wide, the
+ * matrix product's slab and logits; the decoder's four signals at their widest. */
 enum { step_row_bytes = 48 << 10, codec_row_bytes = 640 << 10 };
 
 static int64_t clamp(int64_t value, int64_t least, int64_t most) {
@@ -238,8 +242,8 @@ static int64_t clamp(int64_t value, int64_t least, int64_t most) {
 
 static void choose_rows(struct cuda_device *device) {
   int64_t bytes = (int64_t)cuda_arena_size(device->arena);
-  /* 140 rows a multiprocessor: at the official width the narrowest product (1280 columns) is then some ten waves of
-   * 128 x 128 tiles; 132 of them take 32 clips of ten seconds. */
+  /* 140 rows a multiprocessor: at the official width the narrowest product (1280 columns) is then some ten
+   * waves of 128 x 128 tiles; 132 of them take 32 clips of ten seconds. */
   device->base.step_rows = clamp(140 * (int64_t)device->processors, 1200, 65536);
   device->base.step_rows = clamp(bytes / 8 / step_row_bytes, 256, device->base.step_rows);
   device->base.codec_rows = clamp(70 * (int64_t)device->processors, 1200, 65536);

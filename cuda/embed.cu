@@ -1,14 +1,15 @@
 /*
  * Token embedding as one sum of table rows.
  *
- * The model looks up a row of `dimensions` (8) for each codebook, concatenates them and projects to `width`. Both are
- * linear, so each codebook's table times its columns of the projection is a table of rows of `width`, made once at
- * load, on the device: embedding a frame is then the sum of one such row for each codebook. Official size: 4 x 1025 x
- * 1280 floats, 21 MB, for coarse, 73 MB for fine. It spares a gather, a product with k = 32 that would waste the tensor
- * cores, and a way through bf16. The bias is in the first codebook's table.
+ * The model looks up a row of `dimensions` (8) for each codebook, concatenates them and projects to `width`.
+ * Both are linear, so each codebook's table times its columns of the projection is a table of rows of
+ * `width`, made once at load, on the device: embedding a frame is then the sum of one such row for each
+ * codebook. Official size: 4 x 1025 x 1280 floats, 21 MB, for coarse, 73 MB for fine. It spares a gather, a
+ * product with k = 32 that would waste the tensor cores, and a way through bf16. The bias is in the first
+ * codebook's table.
  *
- * A block takes a row, a thread four channels of it; codebooks are added in order. Bound by bytes: codebooks * 4 read
- * (mostly from the second-level cache) and 4 written for each channel.
+ * A block takes a row, a thread four channels of it; codebooks are added in order. Bound by bytes: codebooks
+ * * 4 read (mostly from the second-level cache) and 4 written for each channel.
  */
 #include <stdlib.h>
 
@@ -26,7 +27,8 @@ static __global__ void fold(const float *tables, const float *projection, const 
   int codebook = (int)blockIdx.x / entries;
   const float *row = tables + (size_t)blockIdx.x * (size_t)dimensions;
   for (int w = (int)threadIdx.x; w < width; w += (int)blockDim.x) {
-    const float *column = projection + ((size_t)w * (size_t)codebooks + (size_t)codebook) * (size_t)dimensions;
+    const float *column =
+        projection + ((size_t)w * (size_t)codebooks + (size_t)codebook) * (size_t)dimensions;
     float sum = bias && codebook == 0 ? bias[w] : 0.0f;
     for (int d = 0; d < dimensions; d++) {
       sum = __fmaf_rn(row[d], column[d], sum);
@@ -35,8 +37,8 @@ static __global__ void fold(const float *tables, const float *projection, const 
   }
 }
 
-static __global__ void embed_rows(struct cuda_batch batch, const float *tables, int codebooks, int entries, int width,
-                                  float *x) {
+static __global__ void embed_rows(struct cuda_batch batch, const float *tables, int codebooks, int entries,
+                                  int width, float *x) {
   int row = (int)blockIdx.x;
   if (row >= batch.extent->rows) {
     return;
@@ -48,8 +50,9 @@ static __global__ void embed_rows(struct cuda_batch batch, const float *tables, 
     for (int w = 4 * (int)threadIdx.x; w < width; w += 4 * (int)blockDim.x) {
       float4 sum = make_float4(0, 0, 0, 0);
       for (int c = 0; c < codebooks; c++) {
-        const float4 *from = (const float4 *)(tables + ((size_t)c * (size_t)entries + (size_t)tokens[c]) *
-                                                           (size_t)width + (size_t)w);
+        const float4 *from =
+            (const float4 *)(tables + ((size_t)c * (size_t)entries + (size_t)tokens[c]) * (size_t)width +
+                             (size_t)w);
         float4 v = *from;
         sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
       }
@@ -75,8 +78,8 @@ void cuda_embedding_free(struct cuda_device *device, struct vamp_weight *weight)
 }
 
 /* Host arrays to the device, folded there, and taken away again. */
-static int fold_tables(struct cuda_device *device, const struct embedding *e, int dimensions, const float *tables,
-                       const float *projection, const float *bias) {
+static int fold_tables(struct cuda_device *device, const struct embedding *e, int dimensions,
+                       const float *tables, const float *projection, const float *bias) {
   size_t rows = (size_t)e->codebooks * (size_t)e->entries, k = (size_t)e->codebooks * (size_t)dimensions;
   void *from = NULL, *by = NULL, *plus = NULL;
   int status = cuda_upload_new(device, tables, sizeof *tables * rows * (size_t)dimensions, &from);
@@ -87,8 +90,9 @@ static int fold_tables(struct cuda_device *device, const struct embedding *e, in
     status = cuda_upload_new(device, bias, sizeof *bias * (size_t)e->width, &plus);
   }
   if (!status) {
-    VAMP_LAUNCH(fold, dim3((unsigned)rows), dim3(128), 0, device->stream, (const float *)from, (const float *)by,
-                (const float *)plus, e->codebooks, e->entries, dimensions, e->width, e->tables);
+    VAMP_LAUNCH(fold, dim3((unsigned)rows), dim3(128), 0, device->stream, (const float *)from,
+                (const float *)by, (const float *)plus, e->codebooks, e->entries, dimensions, e->width,
+                e->tables);
     status = CUDA_CHECK(cudaGetLastError());
   }
   cuda_release(device, from);
@@ -109,7 +113,8 @@ int cuda_embedding_create(struct vamp_device *base, int codebooks, int entries, 
     e->codebooks = codebooks;
     e->entries = entries;
     e->width = width;
-    status = cuda_allocate(device, sizeof(float) * (size_t)codebooks * (size_t)entries * (size_t)width, &memory);
+    status =
+        cuda_allocate(device, sizeof(float) * (size_t)codebooks * (size_t)entries * (size_t)width, &memory);
     e->tables = (float *)memory;
   }
   if (!status) {
@@ -123,8 +128,8 @@ int cuda_embedding_create(struct vamp_device *base, int codebooks, int entries, 
   return 0;
 }
 
-int cuda_embed(struct vamp_device *base, const struct vamp_weight *embedding, const struct vamp_packing *packing,
-               const struct vamp_sequence *sequences, float *x) {
+int cuda_embed(struct vamp_device *base, const struct vamp_weight *embedding,
+               const struct vamp_packing *packing, const struct vamp_sequence *sequences, float *x) {
   struct cuda_device *device = cuda_device(base);
   const struct embedding *e = (const struct embedding *)embedding;
   int64_t rows = cuda_launch_rows(device, packing->offsets[packing->count]);

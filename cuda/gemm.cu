@@ -1,15 +1,17 @@
 /*
  * See gemm.cuh.
  *
- * bfloat16: a block of eight warps makes 128 x 128 of the result, a warp 64 x 32 of it in 64 registers. Pieces of 32
- * along k travel by cp.async through a ring of three stages in 48 KiB, so that the next two are on their way while one
- * is multiplied. A row of a piece is 64 bytes, four chunks of 16; chunk c of row r lies at c ^ (r / 2 % 4), which puts
- * any eight rows that an ldmatrix reads into eight different groups of banks.
+ * bfloat16: a block of eight warps makes 128 x 128 of the result, a warp 64 x 32 of it in 64 registers.
+ * Pieces of 32 along k travel by cp.async through a ring of three stages in 48 KiB, so that the next two are
+ * on their way while one is multiplied. A row of a piece is 64 bytes, four chunks of 16; chunk c of row r
+ * lies at c ^ (r / 2 % 4), which puts any eight rows that an ldmatrix reads into eight different groups of
+ * banks.
  *
- * float: 64 x 64 by 256 threads of 4 x 4, plain multiply-adds. True fp32, for parity; no tensor core is involved.
+ * float: 64 x 64 by 256 threads of 4 x 4, plain multiply-adds. True fp32, for parity; no tensor core is
+ * involved.
  *
- * Each element is one chain over k in steps of 16 (bf16, inside the instruction) or 1 (float), from the first to the
- * last, whatever the tile, its place in it or the rows beside it: the promise of vamp/backend.h.
+ * Each element is one chain over k in steps of 16 (bf16, inside the instruction) or 1 (float), from the first
+ * to the last, whatever the tile, its place in it or the rows beside it: the promise of vamp/backend.h.
  */
 #include "cuda/gemm.cuh"
 #include "cuda/mma.cuh"

@@ -1,9 +1,10 @@
 /*
- * Our own matrix product, for the two cases cuBLAS does not take: rows gathered by lists whose lengths only the
- * device knows (the classifier on masked positions), and shapes for which cuBLAS has no algorithm.
+ * Our own matrix product, for the two cases cuBLAS does not take: rows gathered by lists whose lengths only
+ * the device knows (the classifier on masked positions), and shapes for which cuBLAS has no algorithm.
  *
- * out float [tile rows, columns] = a[list rows, k] * weight[group]^T + bias[group]. Rows come in groups (codebooks),
- * each with its own list and its own `columns` rows of the weight; a group begins at a new tile of GEMM_ROWS.
+ * out float [tile rows, columns] = a[list rows, k] * weight[group]^T + bias[group]. Rows come in groups
+ * (codebooks), each with its own list and its own `columns` rows of the weight; a group begins at a new tile
+ * of GEMM_ROWS.
  */
 #ifndef CUDA_GEMM_CUH
 #define CUDA_GEMM_CUH
@@ -13,10 +14,10 @@
 enum { GEMM_ROWS = 128, GEMM_COLUMNS = 128 };
 
 struct gemm {
-  const void *a;         /* act [any, k] */
-  const void *weight;    /* act [groups * columns, k] */
-  const float *bias;     /* [groups * columns] or NULL */
-  float *out;            /* [tiles * GEMM_ROWS, columns]: the row is that of the tile, counted from first_tile */
+  const void *a;      /* act [any, k] */
+  const void *weight; /* act [groups * columns, k] */
+  const float *bias;  /* [groups * columns] or NULL */
+  float *out;         /* [tiles * GEMM_ROWS, columns]: the row is that of the tile, counted from first_tile */
   const int32_t *list;   /* [groups, capacity]: rows of a; NULL: row i is i */
   const int32_t *counts; /* [groups]: lengths of the lists; NULL: capacity */
   int groups, columns, k;

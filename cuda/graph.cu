@@ -1,21 +1,23 @@
 /*
  * Steps recorded as CUDA graphs.
  *
- * A generation step is some 150 kernels. Launched one by one each costs the host a few microseconds and the device
- * a gap; for one clip (574 rows), where a kernel takes about ten microseconds, that would be felt. So a step's
- * operations are captured once and launched as one graph. The host does not wait in between: it fills the next
- * step's tables through pinned memory and queues the next graph.
+ * A generation step is some 150 kernels. Launched one by one each costs the host a few microseconds and the
+ * device a gap; for one clip (574 rows), where a kernel takes about ten microseconds, that would be felt. So
+ * a step's operations are captured once and launched as one graph. The host does not wait in between: it
+ * fills the next step's tables through pinned memory and queues the next graph.
  *
- * What may differ between two steps that use one graph? Everything that kernels read from the tables of batch.cu:
- * how many rows and sequences there are, where they begin, steps, seeds, temperatures. What may not: the addresses of
- * the buffers and the size of the grids. Hence size classes: rows rounded up to whole tiles of 64. Kernels launched
- * for the class look up how many rows are real; matrix products alone compute the rows up to the class (at most 63)
- * on whatever the buffer holds there (vamp_device.row_slack), which no other row ever sees.
+ * What may differ between two steps that use one graph? Everything that kernels read from the tables of
+ * batch.cu: how many rows and sequences there are, where they begin, steps, seeds, temperatures. What may
+ * not: the addresses of the buffers and the size of the grids. Hence size classes: rows rounded up to whole
+ * tiles of 64. Kernels launched for the class look up how many rows are real; matrix products alone compute
+ * the rows up to the class (at most 63) on whatever the buffer holds there (vamp_device.row_slack), which no
+ * other row ever sees.
  *
- * Only batches of up to most_rows are recorded. Above that a launch hides behind the kernel before it, and the
- * number of classes would grow without bound. A class is recorded when it comes the second time: the first run goes
- * kernel by kernel, so that one-off batches cost no recording, modules are loaded and scratch memory has grown.
- * When memory that a recording knows has moved, or a weight is freed (device->version), the recording is dropped.
+ * Only batches of up to most_rows are recorded. Above that a launch hides behind the kernel before it, and
+ * the number of classes would grow without bound. A class is recorded when it comes the second time: the
+ * first run goes kernel by kernel, so that one-off batches cost no recording, modules are loaded and scratch
+ * memory has grown. When memory that a recording knows has moved, or a weight is freed (device->version), the
+ * recording is dropped.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -98,8 +100,9 @@ static struct graph *graph_find(struct cuda_device *device, const struct vamp_st
   return oldest;
 }
 
-int cuda_step_begin(struct vamp_device *base, const struct vamp_step *step, const struct vamp_packing *packing,
-                    const struct vamp_sequence *sequences, bool *replayed) {
+int cuda_step_begin(struct vamp_device *base, const struct vamp_step *step,
+                    const struct vamp_packing *packing, const struct vamp_sequence *sequences,
+                    bool *replayed) {
   struct cuda_device *device = cuda_device(base);
   struct cuda_graphs *graphs = device->graphs;
   struct cuda_batch batch;
@@ -128,8 +131,8 @@ int cuda_step_begin(struct vamp_device *base, const struct vamp_step *step, cons
   }
   CUDA_TRY(cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal));
   graphs->recording = graph;
-  /* Should scratch grow on the way, the recording is good for its first run alone: what was released in between
-   * belongs to nobody else until then. */
+  /* Should scratch grow on the way, the recording is good for its first run alone: what was released in
+   * between belongs to nobody else until then. */
   graph->version = device->version;
   device->class_rows = rows;
   return 0;

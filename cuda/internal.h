@@ -46,9 +46,9 @@ struct cuda_staging {
   bool used[CUDA_SLOTS];
 };
 
-/* What a kernel must know of a batch, in device memory at addresses that stay: so that a recorded step runs on
- * any batch of its size class. Launched with a grid for at least as many rows, it looks here how many there
- * are. */
+/* What a kernel must know of a batch, in device memory at addresses that stay: so that a recorded step runs
+ * on any batch of its size class. Launched with a grid for at least as many rows, it looks here how many
+ * there are. */
 struct cuda_extent {
   int32_t count, rows, tiles;
 };
@@ -117,8 +117,9 @@ static inline bool cuda_bf16(const struct cuda_device *device) {
 
 /* ---- errors --------------------------------------------------------------------------------------- */
 
-/* A vamp_status: VAMP_MEMORY where memory ran out, else VAMP_DEVICE, and then one line on stderr that says what
- * CUDA said and where, for an operation has no room for a text and a lost device without a reason helps nobody. */
+/* A vamp_status: VAMP_MEMORY where memory ran out, else VAMP_DEVICE, and then one line on stderr that says
+ * what CUDA said and where, for an operation has no room for a text and a lost device without a reason helps
+ * nobody. */
 int cuda_status(cudaError_t error, const char *file, int line);
 int cuda_blas_status(cublasStatus_t status, const char *file, int line);
 
@@ -183,14 +184,15 @@ int cuda_batch_set(struct cuda_device *device, const struct vamp_packing *packin
                    const struct vamp_sequence *sequences, struct cuda_batch *batch);
 void cuda_batch_free(struct cuda_device *device);
 
-/* The size class of a batch: its rows, rounded up to whole tiles. 0 where it has so many sequences for its rows
- * that it is not worth recording. */
+/* The size class of a batch: its rows, rounded up to whole tiles. 0 where it has so many sequences for its
+ * rows that it is not worth recording. */
 int64_t cuda_class_rows(const struct vamp_packing *packing);
 
 /* How many rows, tiles and sequences to launch for: those of the batch, or of its size class while a step is
  * being recorded. */
 int64_t cuda_launch_rows(const struct cuda_device *device, int64_t rows);
-/* The same where memory is reserved: always for the class, so that recording a step does not make scratch grow. */
+/* The same where memory is reserved: always for the class, so that recording a step does not make scratch
+ * grow. */
 static inline int64_t cuda_room_rows(int64_t rows) {
   return (rows + CUDA_TILE_ROWS - 1) / CUDA_TILE_ROWS * CUDA_TILE_ROWS;
 }
@@ -290,7 +292,8 @@ int cuda_quantize(struct vamp_device *device, const struct vamp_weight *quantize
 int cuda_dequantize(struct vamp_device *device, const struct vamp_weight *quantizer, int64_t rows,
                     const int32_t *codes, float *latent);
 
-/* profile.cu: VAMP_CUDA_PROFILE. To be opened last, when device->base.ops is set; closed where that failed, too. */
+/* profile.cu: VAMP_CUDA_PROFILE. To be opened last, when device->base.ops is set; closed where that failed,
+ * too. */
 int cuda_profile_open(struct cuda_device *device, struct vamp_error *error);
 void cuda_profile_close(struct cuda_device *device);
 

@@ -6,12 +6,13 @@
  *
  * How cuBLAS is held to the promise of vamp/backend.h: product.cu.
  *
- * Epilogues. Storing and adding to the residual stream (beta = 1, in place) are cuBLAS's own. The gated GELU needs two
- * columns that lie n/2 apart, which no epilogue of cuBLASLt joins: the product of a slab of rows goes to scratch, in act,
- * and a kernel makes the result from there. A slab of 4096 rows is 40 MiB at the official size: it is written and
- * read again in the second-level cache of a data-centre GPU. Interleaving the two halves in a kernel of our own was
- * rejected, for on sm_90 only wgmma reaches the device's rate, and cuBLAS has it.
- * A bias (no product of the transformers has one but the classifier) goes the same way, through float.
+ * Epilogues. Storing and adding to the residual stream (beta = 1, in place) are cuBLAS's own. The gated GELU
+ * needs two columns that lie n/2 apart, which no epilogue of cuBLASLt joins: the product of a slab of rows
+ * goes to scratch, in act, and a kernel makes the result from there. A slab of 4096 rows is 40 MiB at the
+ * official size: it is written and read again in the second-level cache of a data-centre GPU. Interleaving
+ * the two halves in a kernel of our own was rejected, for on sm_90 only wgmma reaches the device's rate, and
+ * cuBLAS has it. A bias (no product of the transformers has one but the classifier) goes the same way,
+ * through float.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -207,7 +208,7 @@ int cuda_linear(struct vamp_device *base, const struct vamp_weight *linear, enum
     return 0;
   }
   int status = cuda_product_find(device, l->n, l->k, direct ? epilogue != VAMP_STORE : !through_act,
-                            direct && epilogue == VAMP_ADD, &p);
+                                 direct && epilogue == VAMP_ADD, &p);
   if (status) {
     return status;
   }

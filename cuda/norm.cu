@@ -1,11 +1,11 @@
 /*
  * RMS norm: out act [rows, width] = weight * x / sqrt(mean(x^2) + 1e-6), the sum over a row in float.
  *
- * A warp takes a row. Up to 2048 channels (a multiple of 4) the row stays in registers between the two passes, so x is
- * read once from memory: 6 bytes an element move in bf16, and that is the kernel's bound. Joining the norm with the
- * residual addition before it was considered and gains nothing: cuBLAS adds to the residual stream inside the
- * product (x read and written once there); a joint kernel would have to fetch the product's result as well, which
- * is as many bytes again as it saves.
+ * A warp takes a row. Up to 2048 channels (a multiple of 4) the row stays in registers between the two
+ * passes, so x is read once from memory: 6 bytes an element move in bf16, and that is the kernel's bound.
+ * Joining the norm with the residual addition before it was considered and gains nothing: cuBLAS adds to the
+ * residual stream inside the product (x read and written once there); a joint kernel would have to fetch the
+ * product's result as well, which is as many bytes again as it saves.
  *
  * The order of the sum follows from the width alone: each lane its own columns, then a tree over the lanes.
  */
@@ -108,8 +108,8 @@ int cuda_rms_norm(struct vamp_device *base, const struct vamp_weight *weight, in
     VAMP_LAUNCH(norm_vectors, grid, dim3(32 * warps), 0, device->stream, x, values, rows, width,
                 cuda_bf16(device), out);
   } else {
-    VAMP_LAUNCH(norm_any, grid, dim3(32 * warps), 0, device->stream, x, values, rows, width, cuda_bf16(device),
-                out);
+    VAMP_LAUNCH(norm_any, grid, dim3(32 * warps), 0, device->stream, x, values, rows, width,
+                cuda_bf16(device), out);
   }
   CUDA_TRY(cudaGetLastError());
   return 0;

@@ -1,13 +1,15 @@
 /*
  * The classifier, on masked positions alone.
  *
- * How many positions of a codebook are still masked only the device knows. So a first kernel lists, for each predicted
- * codebook, the rows that are masked there; the product gathers those rows, each against its codebook's columns; and
- * the draw follows the same lists. Neither needs the lengths on the host: grids are launched for the most there can
- * be, and blocks behind the end leave at once. In which order rows enter a list is chance (an atomic counter), and
- * nothing depends on it: a row of the product is the same wherever it stands, and a draw is keyed by what it is for.
+ * How many positions of a codebook are still masked only the device knows. So a first kernel lists, for each
+ * predicted codebook, the rows that are masked there; the product gathers those rows, each against its
+ * codebook's columns; and the draw follows the same lists. Neither needs the lengths on the host: grids are
+ * launched for the most there can be, and blocks behind the end leave at once. In which order rows enter a
+ * list is chance (an atomic counter), and nothing depends on it: a row of the product is the same wherever it
+ * stands, and a draw is keyed by what it is for.
  *
- * Logits exist for one slab of tiles at a time (64 MiB at most), float, and are overwritten by their exponentials.
+ * Logits exist for one slab of tiles at a time (64 MiB at most), float, and are overwritten by their
+ * exponentials.
  */
 #include "cuda/sample.cuh"
 
@@ -17,8 +19,8 @@ static const size_t slab_bytes = (size_t)64 << 20;
 
 /* Block (x, y): 256 rows of predicted codebook y. */
 static __global__ void __launch_bounds__(list_rows)
-    list_masked(struct cuda_batch batch, int codebooks, int predicted, int vocabulary, int capacity, int32_t *counts,
-                int32_t *lists) {
+    list_masked(struct cuda_batch batch, int codebooks, int predicted, int vocabulary, int capacity,
+                int32_t *counts, int32_t *lists) {
   int row = (int)blockIdx.x * list_rows + (int)threadIdx.x, lane = (int)threadIdx.x % 32, c = (int)blockIdx.y;
   bool masked = false;
   if (row < batch.extent->rows) {
@@ -85,8 +87,8 @@ int cuda_predict(struct vamp_device *base, const struct vamp_weight *classifier,
   }
   CUDA_TRY(cudaMemsetAsync(counts, 0, sizeof *counts * (size_t)predicted, device->stream));
   VAMP_LAUNCH(list_masked, dim3((unsigned)((rows + list_rows - 1) / list_rows), (unsigned)predicted),
-              dim3(list_rows), 0, device->stream, sample.batch, codebooks, predicted, vocabulary, (int)rows, counts,
-              lists);
+              dim3(list_rows), 0, device->stream, sample.batch, codebooks, predicted, vocabulary, (int)rows,
+              counts, lists);
   CUDA_TRY(cudaGetLastError());
   for (g->first_tile = 0; g->first_tile < tiles && !status; g->first_tile += slab) {
     int now = tiles - g->first_tile < slab ? tiles - g->first_tile : slab;

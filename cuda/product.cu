@@ -2,22 +2,23 @@
  * See product.h. In cuBLAS's column-major eyes a product is D [n, rows] = weight^T * in, both operands with k
  * contiguous ("TN", the layout tensor cores read directly).
  *
- * The promise. A row's numbers must not depend on how many other rows there are. A cuBLASLt algorithm is a kernel (a
- * tile size, a number of stages, an instruction) and a way to cut the sum over k. As long as that sum is not cut, an
- * element of D is accumulated by one thread block, in one chain of multiply-add instructions from k = 0 to the end,
- * whose order follows from the kernel alone: `rows` decides how many tiles there are and which thread holds the
- * element, and nothing else. So:
- *  - algorithms that cut the sum over blocks are excluded when candidates are asked for (reduction scheme NONE,
- *    in NVIDIA's words "the dot product will be performed in one sequence", and no workspace to put partial sums in),
- *    and checked again (CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
- *  - the algorithm is asked for once for each shape of weight and type of output, for a fixed large number of rows,
- *    and then used for any number;
- *  - a tile that is good for 18 000 rows leaves most of the device idle at 574. Smaller batches may therefore use another
- *    kernel, but only one that was seen to give the same bits: when a shape is met first, each candidate multiplies
- *    matrices made so that half of the results are nothing but the rounding errors of their sums, and every element is
- *    compared with the first algorithm's. Two kernels that sum in different orders disagree in most of a hundred
- *    thousand such elements; one that differs anywhere is not used. So the choice by row class cannot change a number.
- *    (Plain random matrices were not enough: an output rounded to bfloat16 hid the order of its sum.)
+ * The promise. A row's numbers must not depend on how many other rows there are. A cuBLASLt algorithm is a
+ * kernel (a tile size, a number of stages, an instruction) and a way to cut the sum over k. As long as that
+ * sum is not cut, an element of D is accumulated by one thread block, in one chain of multiply-add
+ * instructions from k = 0 to the end, whose order follows from the kernel alone: `rows` decides how many
+ * tiles there are and which thread holds the element, and nothing else. So:
+ *  - algorithms that cut the sum over blocks are excluded when candidates are asked for (reduction scheme
+ * NONE, in NVIDIA's words "the dot product will be performed in one sequence", and no workspace to put
+ * partial sums in), and checked again (CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+ *  - the algorithm is asked for once for each shape of weight and type of output, for a fixed large number of
+ * rows, and then used for any number;
+ *  - a tile that is good for 18 000 rows leaves most of the device idle at 574. Smaller batches may therefore
+ * use another kernel, but only one that was seen to give the same bits: when a shape is met first, each
+ * candidate multiplies matrices made so that half of the results are nothing but the rounding errors of their
+ * sums, and every element is compared with the first algorithm's. Two kernels that sum in different orders
+ * disagree in most of a hundred thousand such elements; one that differs anywhere is not used. So the choice
+ * by row class cannot change a number. (Plain random matrices were not enough: an output rounded to bfloat16
+ * hid the order of its sum.)
  */
 #include <stdlib.h>
 
@@ -61,7 +62,8 @@ void cuda_products_free(struct cuda_device *device) {
 static int layouts(const struct cuda_device *device, const struct cuda_product *p, int64_t rows,
                    cublasLtMatrixLayout_t *in, cublasLtMatrixLayout_t *out) {
   *in = *out = NULL;
-  int status = BLAS_CHECK(cublasLtMatrixLayoutCreate(in, act_type(device), (uint64_t)p->k, (uint64_t)rows, p->k));
+  int status =
+      BLAS_CHECK(cublasLtMatrixLayoutCreate(in, act_type(device), (uint64_t)p->k, (uint64_t)rows, p->k));
   if (!status) {
     status = BLAS_CHECK(
         cublasLtMatrixLayoutCreate(out, out_type(device, p), (uint64_t)p->n, (uint64_t)rows, p->n));
@@ -85,8 +87,8 @@ static int multiply(struct cuda_device *device, const struct cuda_product *p,
   const float one = 1, beta = p->add ? 1.0f : 0.0f;
   int status = layouts(device, p, rows, &from, &to);
   if (!status) {
-    status = BLAS_CHECK(cublasLtMatmul(device->blas, p->matmul, &one, weight, p->weight, in, from, &beta, out, to,
-                                       out, to, algorithm, NULL, 0, device->stream));
+    status = BLAS_CHECK(cublasLtMatmul(device->blas, p->matmul, &one, weight, p->weight, in, from, &beta, out,
+                                       to, out, to, algorithm, NULL, 0, device->stream));
   }
   layouts_free(from, to);
   return status;
@@ -96,8 +98,8 @@ static bool splits_sum(const cublasLtMatmulAlgo_t *algorithm) {
   int32_t splits = 0;
   uint32_t scheme = 0;
   size_t written;
-  cublasStatus_t got = cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits,
-                                                            sizeof splits, &written);
+  cublasStatus_t got = cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
+                                                            &splits, sizeof splits, &written);
   if (got == CUBLAS_STATUS_SUCCESS) {
     got = cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme,
                                                sizeof scheme, &written);
@@ -141,7 +143,8 @@ static int suggestions(struct cuda_device *device, const struct cuda_product *p,
     found = 0; /* NOT_SUPPORTED: none for this shape */
   }
   for (int i = 0; i < found; i++) {
-    if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize == 0 && !splits_sum(&results[i].algo)) {
+    if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize == 0 &&
+        !splits_sum(&results[i].algo)) {
       list[(*count)++] = results[i].algo;
     }
   }
@@ -152,10 +155,10 @@ static int suggestions(struct cuda_device *device, const struct cuda_product *p,
   return status;
 }
 
-/* A matrix for the probe: numbers of many magnitudes below 1, by an integer hash (Steele, Lea, Flood: SplitMix, OOPSLA
- * 2014), whose second half of columns repeats the first; with the other sign in even rows where `opposed`. The
- * product of an opposed row with a plain one is 0 but for what rounding left on the way: the order of the sum laid
- * bare, so that not even an output rounded to bfloat16 can hide it. */
+/* A matrix for the probe: numbers of many magnitudes below 1, by an integer hash (Steele, Lea, Flood:
+ * SplitMix, OOPSLA 2014), whose second half of columns repeats the first; with the other sign in even rows
+ * where `opposed`. The product of an opposed row with a plain one is 0 but for what rounding left on the way:
+ * the order of the sum laid bare, so that not even an output rounded to bfloat16 can hide it. */
 static __global__ void fill_probe(void *to, int64_t count, int k, bool opposed, bool bf16, uint64_t seed) {
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
        i += (int64_t)gridDim.x * blockDim.x) {
@@ -178,7 +181,8 @@ static __global__ void fill_probe(void *to, int64_t count, int k, bool opposed, 
   }
 }
 
-static __global__ void count_differences(const uint32_t *a, const uint32_t *b, int64_t words, int *differences) {
+static __global__ void count_differences(const uint32_t *a, const uint32_t *b, int64_t words,
+                                         int *differences) {
   int found = 0;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < words;
        i += (int64_t)gridDim.x * blockDim.x) {
@@ -208,8 +212,8 @@ static int probe_matrix(struct cuda_device *device, int64_t rows, int k, bool op
   int64_t count = rows * k;
   int status = cuda_allocate(device, device->base.act_size * (size_t)count, memory);
   if (!status) {
-    VAMP_LAUNCH(fill_probe, dim3(256), dim3(256), 0, device->stream, *memory, count, k, opposed, cuda_bf16(device),
-                (uint64_t)(opposed ? 1 : 2));
+    VAMP_LAUNCH(fill_probe, dim3(256), dim3(256), 0, device->stream, *memory, count, k, opposed,
+                cuda_bf16(device), (uint64_t)(opposed ? 1 : 2));
     status = CUDA_CHECK(cudaGetLastError());
   }
   return status;
@@ -265,8 +269,8 @@ static int probe_agrees(struct cuda_device *device, const struct cuda_product *p
   return status;
 }
 
-/* For each class of fewer rows the first candidate that agrees with the reference. Where memory for the probe is
- * short the reference serves all: the choice costs time, never bits. */
+/* For each class of fewer rows the first candidate that agrees with the reference. Where memory for the probe
+ * is short the reference serves all: the choice costs time, never bits. */
 static int choose_small(struct cuda_device *device, struct cuda_product *p) {
   struct probe probe = {};
   cublasLtMatmulAlgo_t list[candidates];
@@ -304,11 +308,12 @@ static int product_make(struct cuda_device *device, int n, int k, bool float_out
   p->add = add;
   status = BLAS_CHECK(cublasLtMatmulDescCreate(&p->matmul, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   if (!status) {
-    status = BLAS_CHECK(
-        cublasLtMatmulDescSetAttribute(p->matmul, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed));
+    status = BLAS_CHECK(cublasLtMatmulDescSetAttribute(p->matmul, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                                       sizeof transposed));
   }
   if (!status) {
-    status = BLAS_CHECK(cublasLtMatrixLayoutCreate(&p->weight, act_type(device), (uint64_t)k, (uint64_t)n, k));
+    status =
+        BLAS_CHECK(cublasLtMatrixLayoutCreate(&p->weight, act_type(device), (uint64_t)k, (uint64_t)n, k));
   }
   if (!status) {
     status = suggestions(device, p, reference_rows, list, &count);
@@ -334,7 +339,7 @@ err:
 }
 
 int cuda_product_find(struct cuda_device *device, int n, int k, bool float_out, bool add,
-                        struct cuda_product **out) {
+                      struct cuda_product **out) {
   for (struct cuda_product *p = device->products; p; p = p->next) {
     if (p->n == n && p->k == k && p->float_out == float_out && p->add == add) {
       *out = p;
@@ -349,8 +354,8 @@ int cuda_product_find(struct cuda_device *device, int n, int k, bool float_out, 
   return status;
 }
 
-int cuda_product_run(struct cuda_device *device, const struct cuda_product *p, const void *weight, const void *in,
-                     int64_t rows, void *out) {
+int cuda_product_run(struct cuda_device *device, const struct cuda_product *p, const void *weight,
+                     const void *in, int64_t rows, void *out) {
   int c = 0;
   while (c < CUDA_ROW_CLASSES - 1 && rows > class_limit[c]) {
     c++;

@@ -1,12 +1,12 @@
 /*
- * Which of a sequence's candidates are committed: all masked positions but the keep_masked least confident, the
- * first in [frame, codebook] order where confidence is equal.
+ * Which of a sequence's candidates are committed: all masked positions but the keep_masked least confident,
+ * the first in [frame, codebook] order where confidence is equal.
  *
- * A block takes a sequence and finds the confidence of rank keep_masked exactly, by radix selection: floats become
- * integers of the same order, and four passes of a histogram over eight bits each narrow down the one that is
- * sought. No sort, no float arithmetic, no dependence on the order of the atomics (counts are integers). What is below
- * stays masked, what is above is committed; of those equal to it, the first so many in order stay, which a count by
- * stretches of the sequence decides.
+ * A block takes a sequence and finds the confidence of rank keep_masked exactly, by radix selection: floats
+ * become integers of the same order, and four passes of a histogram over eight bits each narrow down the one
+ * that is sought. No sort, no float arithmetic, no dependence on the order of the atomics (counts are
+ * integers). What is below stays masked, what is above is committed; of those equal to it, the first so many
+ * in order stay, which a count by stretches of the sequence decides.
  *
  * A clip has 2296 positions, read five times out of the first-level cache: latency is all this costs.
  */
@@ -40,8 +40,8 @@ static __device__ __forceinline__ bool key_at(const struct positions *p, int at,
   return true;
 }
 
-/* First warp: the bucket in which the running count reaches `rank` (from 1), and how many lie before it; bucket -1
- * where all together are fewer. */
+/* First warp: the bucket in which the running count reaches `rank` (from 1), and how many lie before it;
+ * bucket -1 where all together are fewer. */
 static __device__ void find_bucket(const int *histogram, int rank, int *bucket, int *before) {
   int lane = (int)threadIdx.x, mine = 0;
   for (int i = 0; i < buckets / 32; i++) {
@@ -84,8 +84,8 @@ static __device__ int count_before(int mine) {
   return before + up_to - mine;
 }
 
-/* Whole block: the key of rank `rank` (from 1) among the masked; *rank becomes its rank among those equal to it. False
- * where there are not that many. */
+/* Whole block: the key of rank `rank` (from 1) among the masked; *rank becomes its rank among those equal to
+ * it. False where there are not that many. */
 static __device__ bool select_key(const struct positions *p, int *rank, uint32_t *selected) {
   __shared__ int histogram[buckets], bucket, before;
   uint32_t prefix = 0;
@@ -122,8 +122,8 @@ static __global__ void __launch_bounds__(threads) remask_sequences(struct remask
     return;
   }
   const struct vamp_sequence *s = &job.batch.sequences[index];
-  struct positions p = {s, (job.batch.offsets[index + 1] - job.batch.offsets[index]) * job.predicted, job.codebooks,
-                        job.predicted, job.vocabulary};
+  struct positions p = {s, (job.batch.offsets[index + 1] - job.batch.offsets[index]) * job.predicted,
+                        job.codebooks, job.predicted, job.vocabulary};
   int rank = s->keep_masked;
   uint32_t limit = 0;
   if (rank > 0 && !select_key(&p, &rank, &limit)) {

@@ -1,19 +1,21 @@
 /*
- * Drawing candidates (docs/model.md, "Generation"). cpu/sample.c is the specification to the bit: from equal logits the
- * same token comes out, because
- *  - the exponential is the CPU's polynomial, with its multiplications and additions joined as its vector code joins
- *    them (cpu/simd_vector.h under FMA);
- *  - sums run in the CPU's order: sixteen interleaved chains and a tree for the softmax, one chain over the vocabulary
- *    for the running sum that the random number is compared with;
+ * Drawing candidates (docs/model.md, "Generation"). cpu/sample.c is the specification to the bit: from equal
+ * logits the same token comes out, because
+ *  - the exponential is the CPU's polynomial, with its multiplications and additions joined as its vector
+ * code joins them (cpu/simd_vector.h under FMA);
+ *  - sums run in the CPU's order: sixteen interleaved chains and a tree for the softmax, one chain over the
+ * vocabulary for the running sum that the random number is compared with;
  *  - filters look at the same sorted list: by probability, and by token where that is equal.
- * The logarithms of confidence are taken in double, which agrees with a good logf to the last bit but for rare cases.
+ * The logarithms of confidence are taken in double, which agrees with a good logf to the last bit but for
+ * rare cases.
  *
- * draw_plain: a warp takes a position. The chain over the vocabulary is the cost: some 1024 dependent additions, 5 cycles
- * each, against 30 microseconds that a step's smallest product takes; thousands of warps do it at once. A scan in a
- * tree would be faster and would not give the CPU's tokens.
+ * draw_plain: a warp takes a position. The chain over the vocabulary is the cost: some 1024 dependent
+ * additions, 5 cycles each, against 30 microseconds that a step's smallest product takes; thousands of warps
+ * do it at once. A scan in a tree would be faster and would not give the CPU's tokens.
  *
- * draw_filtered: a block takes a position of a sequence that filters, and sorts its vocabulary in shared memory by a
- * bitonic network. What the CPU does in a chain (sums along the sorted list) one thread does here in a chain.
+ * draw_filtered: a block takes a position of a sequence that filters, and sorts its vocabulary in shared
+ * memory by a bitonic network. What the CPU does in a chain (sums along the sorted list) one thread does here
+ * in a chain.
  *
  * Both overwrite logits with exponentials in place. Bound by latency, not by bytes.
  */
@@ -32,8 +34,10 @@ static __device__ __forceinline__ float uniform(uint32_t word) {
   return ((float)(word >> 8) + 0.5f) * (1.0f / 16777216.0f);
 }
 
-static __device__ __forceinline__ struct draws random_draws(const struct vamp_sequence *s, int frame, int codebook) {
-  uint32_t c0 = (uint32_t)frame, c1 = (uint32_t)codebook + 256u * (uint32_t)s->step, c2 = s->counter, c3 = s->stream;
+static __device__ __forceinline__ struct draws random_draws(const struct vamp_sequence *s, int frame,
+                                                            int codebook) {
+  uint32_t c0 = (uint32_t)frame, c1 = (uint32_t)codebook + 256u * (uint32_t)s->step, c2 = s->counter,
+           c3 = s->stream;
   uint32_t k0 = (uint32_t)s->seed, k1 = (uint32_t)(s->seed >> 32);
   for (int round = 0; round < 10; round++) {
     uint32_t low0 = 0xD2511F53u * c0, high0 = __umulhi(0xD2511F53u, c0);
@@ -72,7 +76,7 @@ static __device__ __forceinline__ float logarithm(float x) {
 /* A position of the slab. */
 struct position {
   const struct vamp_sequence *sequence;
-  float *logits; /* [vocabulary] */
+  float *logits;       /* [vocabulary] */
   int frame, codebook; /* codebook counted from the first predicted one */
 };
 
@@ -136,8 +140,8 @@ static __device__ int likeliest(const float *p, int count) {
   return token;
 }
 
-/* The sum in one chain over the vocabulary, and the first token at which it is above the goal, or else the last that
- * is possible at all. Whole warp; every lane adds the same. */
+/* The sum in one chain over the vocabulary, and the first token at which it is above the goal, or else the
+ * last that is possible at all. Whole warp; every lane adds the same. */
 static __device__ int walk(const float *p, int count, float goal, float *total) {
   float reached = 0;
   int token = 0;
@@ -183,7 +187,8 @@ static __device__ void draw(const struct sample *sample, const struct position *
 static __global__ void __launch_bounds__(threads, 8) draw_plain(struct sample sample) {
   int lane = (int)threadIdx.x % 32;
   struct position at;
-  if (!find_position(&sample, (int)blockIdx.x * warps + (int)threadIdx.x / 32, &at) || filters_on(at.sequence)) {
+  if (!find_position(&sample, (int)blockIdx.x * warps + (int)threadIdx.x / 32, &at) ||
+      filters_on(at.sequence)) {
     return;
   }
   float most = -INFINITY, scale = 1.0f / at.sequence->temperature;
@@ -253,8 +258,8 @@ struct agreement {
   float total, entropy;
 };
 
-/* Typical filtering (Meister et al. 2023) on the list's first a->high: information rises along it, so the farthest from
- * the entropy is one of the ends. Whole block. */
+/* Typical filtering (Meister et al. 2023) on the list's first a->high: information rises along it, so the
+ * farthest from the entropy is one of the ends. Whole block. */
 static __device__ void keep_typical(const struct vamp_sequence *s, const uint64_t *list, float *distance,
                                     struct agreement *a) {
   int count = a->high;

@@ -13,8 +13,8 @@ struct sample {
   int codebooks, predicted, vocabulary;
 };
 
-/* Fills sampled, probability and confidence for `tiles` tiles of logits, from gemm.first_tile on. `filters`: some
- * sequence filters. VAMP_UNSUPPORTED where a vocabulary is too large to be sorted. */
+/* Fills sampled, probability and confidence for `tiles` tiles of logits, from gemm.first_tile on. `filters`:
+ * some sequence filters. VAMP_UNSUPPORTED where a vocabulary is too large to be sorted. */
 int cuda_sample(struct cuda_device *device, const struct sample *sample, int tiles, bool filters);
 
 #endif

@@ -2,9 +2,9 @@
  * Copies between host and device.
  *
  * Everything small goes through a ring of pinned slots: the host's bytes are copied into a slot at once, the
- * device fetches them when its queue gets there, and the caller goes on. So preparing the next step never waits for
- * the current one, unless the host runs more than a ring ahead. What is larger than a slot (weights, audio) is
- * handed to the driver as it is, which may wait; that happens at load and once a clip.
+ * device fetches them when its queue gets there, and the caller goes on. So preparing the next step never
+ * waits for the current one, unless the host runs more than a ring ahead. What is larger than a slot
+ * (weights, audio) is handed to the driver as it is, which may wait; that happens at load and once a clip.
  */
 #include <stdlib.h>
 #include <string.h>
