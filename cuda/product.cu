@@ -8,7 +8,7 @@
  * instructions from k = 0 to the end, whose order follows from the kernel alone: `rows` decides how many
  * tiles there are and which thread holds the element, and nothing else. So:
  *  - algorithms that cut the sum over blocks are excluded when candidates are asked for (reduction scheme
- * NONE, in NVIDIA's words "the dot product will be performed in one sequence", and no workspace to put
+ * NONE, in the words of cublasLt.h "dot-product shall be performed in one sequence", and no workspace to put
  * partial sums in), and checked again (CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
  *  - the algorithm is asked for once for each shape of weight and type of output, for a fixed large number of
  * rows, and then used for any number;
