@@ -192,7 +192,9 @@ static int find_device(struct cuda_device *device, char *name, size_t name_bytes
   if (found != cudaSuccess || count == 0) {
     (void)cudaGetLastError();
     return vamp_fail(error, VAMP_UNSUPPORTED, "no CUDA device: %s",
-                     found == cudaSuccess ? "the driver knows of none" : cudaGetErrorString(found));
+                     found == cudaSuccess                   ? "the driver knows of none"
+                     : found == cudaErrorInsufficientDriver ? "the NVIDIA driver is missing or too old"
+                                                            : cudaGetErrorString(found));
   }
   int status = CUDA_CHECK(cudaSetDevice(device->ordinal));
   if (!status) {
