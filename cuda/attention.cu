@@ -7,14 +7,17 @@
  * the first to the last, 64 at a time. So a query's numbers depend on its own sequence alone: its place in a
  * tile follows from its own frame, keys are never dealt to several blocks, and a batch is only more blocks.
  *
- * attention_64 (bf16, heads of 64): two warps of 32 queries, so that what a warp fetches of keys and values
- * from shared memory serves two rows of fragments (with 16 queries a warp, shared memory would be as busy as
- * the tensor cores of sm_80 and busier than those of sm_90). Keys and values of the next 64 frames travel by
- * cp.async while the tensor cores work on the current ones: two stages of 16 KiB. The queries pass through
- * the second stage into registers before it is first needed, so a block takes 34 KiB and 64 threads of 230
- * registers: four on a multiprocessor of sm_80 and sm_90 at a time. Scores stay in registers: the accumulator
- * of the first product has the layout of the second's left operand. Rows of 128 bytes lie with chunk c at c ^
- * (row % 8): no ldmatrix meets a bank conflict.
+ * attention_64 (bf16, heads of 64): two warps of 32 queries (two parts), so that what a warp fetches of keys
+ * and values from shared memory serves two rows of fragments; with 16 queries a warp, shared memory would be
+ * as busy as the tensor cores of sm_80 and busier than those of sm_90. Where there are so few queries that
+ * the device is not full, four warps of 16 (one part) are done sooner. A row's instructions are the same in
+ * both, each written out (no multiplication and addition is left to the compiler to join), so the choice may
+ * follow the batch. Keys and values of the next 64 frames travel by cp.async while the tensor cores work on
+ * the current ones: two stages of 16 KiB. The queries pass through the second stage into registers before it
+ * is first needed, so a block takes 34 KiB and 64 threads of 230 registers: four on a multiprocessor of sm_80
+ * and sm_90 at a time. Scores stay in registers: the accumulator of the first product has the layout of the
+ * second's left operand. Rows of 128 bytes lie with chunk c at c ^ (row % 8): no ldmatrix meets a bank
+ * conflict.
  *
  * The bias depends on key - query, and from a distance of 91 on it is one of two constants. So blocks of keys
  * at least three tiles away take a constant, nearer ones look it up in 383 floats of shared memory, of which
@@ -30,7 +33,9 @@
 #include "cuda/mma.cuh"
 
 enum { tile = CUDA_TILE_ROWS, head_64 = 64, near_tiles = 2, reach = (near_tiles + 1) * tile - 1 };
-enum { fast_threads = 64 };
+enum {
+  few_blocks = 3
+}; /* a multiprocessor: as long as each block finds a place at once, small parts are faster */
 enum { stage_bytes = 2 * tile * head_64 * 2, bias_count = 2 * reach + 1 };
 
 /* 32 buckets: the upper 16 for keys after the query; in each half 8 exact distances, then logarithmic: a step
@@ -47,6 +52,11 @@ static __device__ int bucket(int key_minus_query) {
     far++;
   }
   return half + far;
+}
+
+/* Threads of a block whose warps take parts * 16 queries. */
+static __host__ __device__ constexpr int fast_threads(int parts) {
+  return 32 * tile / (16 * parts);
 }
 
 /* ---- bf16, heads of 64 ------------------------------------------------------------------------------ */
@@ -66,23 +76,26 @@ static __device__ __forceinline__ int chunk_at(int row, int chunk) {
 
 /* 64 rows of the head from `row` on into shared memory; behind `end` there are zeros. from: of row 0, in
  * chunks of sixteen bytes, and so is the stride: 32 bits do, and registers are scarce. */
+template <int parts>
 static __device__ __forceinline__ void load_tile(char *to, const uint4 *from, int stride, int row, int end) {
+  const int threads = fast_threads(parts);
   int r = (int)threadIdx.x / 8, chunk = (int)threadIdx.x % 8, at = (row + r) * stride + chunk;
   char *lane_to = to + chunk_at(r, chunk); /* 8 rows further the swizzle is the same */
 #pragma unroll
-  for (int i = 0; i < tile * 8 / fast_threads; i++) {
-    int rows = i * (fast_threads / 8);
+  for (int i = 0; i < tile * 8 / threads; i++) {
+    int rows = i * (threads / 8);
     bool valid = row + r + rows < end;
     vamp_copy_async16(lane_to + rows * head_64 * 2, from + (valid ? at + rows * stride : 0), valid);
   }
 }
 
-/* scores [2 * 16, 64] of a warp = queries * keys^T. */
-static __device__ __forceinline__ void multiply_keys(const uint32_t query[2][4][4], const char *keys,
-                                                     float score[2][8][4]) {
+/* scores [parts * 16, 64] of a warp = queries * keys^T. */
+template <int parts>
+static __device__ __forceinline__ void multiply_keys(const uint32_t query[parts][4][4], const char *keys,
+                                                     float score[parts][8][4]) {
   int lane = (int)threadIdx.x % 32;
 #pragma unroll
-  for (int i = 0; i < 2 * 8 * 4; i++) {
+  for (int i = 0; i < parts * 8 * 4; i++) {
     score[i / 32][i / 4 % 8][i % 4] = 0;
   }
 #pragma unroll
@@ -92,7 +105,7 @@ static __device__ __forceinline__ void multiply_keys(const uint32_t query[2][4][
       uint32_t key[4];
       vamp_ldmatrix_x4(key, keys + chunk_at(n * 16 + lane / 16 * 8 + lane % 8, d * 2 + lane / 8 % 2));
 #pragma unroll
-      for (int m = 0; m < 2; m++) {
+      for (int m = 0; m < parts; m++) {
         vamp_mma_bf16(score[m][2 * n], query[m][d], key);
         vamp_mma_bf16(score[m][2 * n + 1], query[m][d], key + 2);
       }
@@ -100,9 +113,10 @@ static __device__ __forceinline__ void multiply_keys(const uint32_t query[2][4][
   }
 }
 
-/* sum [2 * 16, 64] += weights * values. */
-static __device__ __forceinline__ void multiply_values(const uint32_t weight[2][4][4], const char *values,
-                                                       float sum[2][8][4]) {
+/* sum [parts * 16, 64] += weights * values. */
+template <int parts>
+static __device__ __forceinline__ void multiply_values(const uint32_t weight[parts][4][4], const char *values,
+                                                       float sum[parts][8][4]) {
   int lane = (int)threadIdx.x % 32;
 #pragma unroll
   for (int k = 0; k < 4; k++) {
@@ -112,7 +126,7 @@ static __device__ __forceinline__ void multiply_values(const uint32_t weight[2][
       vamp_ldmatrix_x4_trans(value,
                              values + chunk_at(k * 16 + lane / 8 % 2 * 8 + lane % 8, n * 2 + lane / 16));
 #pragma unroll
-      for (int m = 0; m < 2; m++) {
+      for (int m = 0; m < parts; m++) {
         vamp_mma_bf16(sum[m][2 * n], weight[m][k], value);
         vamp_mma_bf16(sum[m][2 * n + 1], weight[m][k], value + 2);
       }
@@ -193,7 +207,9 @@ static __device__ __forceinline__ void soften(float score[8][4], float most[2], 
   }
 }
 
-static __global__ void __launch_bounds__(fast_threads, 4) attention_64(struct attention a) {
+template <int parts>
+static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4)
+    attention_64(struct attention a) {
   VAMP_SHARED(char, shared);
   if ((int)blockIdx.x >= a.batch.extent->tiles) {
     return;
@@ -204,23 +220,23 @@ static __global__ void __launch_bounds__(fast_threads, 4) attention_64(struct at
   const uint4 *q = (const uint4 *)a.qkv + head * (head_64 / 8);
   float *table = (float *)(shared + 2 * stage_bytes);
   const float log2e = 1.44269504f, scale = 0.125f * log2e;
-  load_tile(shared + stage_bytes, q, stride, t.first, t.end);
-  load_tile(shared, q + width, stride, t.begin, t.end);
-  load_tile(shared + tile * head_64 * 2, q + 2 * width, stride, t.begin, t.end);
+  load_tile<parts>(shared + stage_bytes, q, stride, t.first, t.end);
+  load_tile<parts>(shared, q + width, stride, t.begin, t.end);
+  load_tile<parts>(shared + tile * head_64 * 2, q + 2 * width, stride, t.begin, t.end);
   vamp_copy_commit();
-  for (int i = (int)threadIdx.x; i < bias_count; i += fast_threads) {
+  for (int i = (int)threadIdx.x; i < bias_count; i += fast_threads(parts)) {
     table[i] = a.bias[bucket(i - reach) * a.heads + head] * log2e;
   }
   vamp_copy_wait(0);
   __syncthreads();
-  uint32_t query[2][4][4], weight[2][4][4];
-  float score[2][8][4], sum[2][8][4] = {}, most[2][2], total[2][2];
+  uint32_t query[parts][4][4], weight[parts][4][4];
+  float score[parts][8][4], sum[parts][8][4] = {}, most[parts][2], total[parts][2];
 #pragma unroll
-  for (int m = 0; m < 2; m++) {
+  for (int m = 0; m < parts; m++) {
 #pragma unroll
     for (int d = 0; d < 4; d++) {
-      vamp_ldmatrix_x4(query[m][d],
-                       shared + stage_bytes + chunk_at(warp * 32 + m * 16 + lane % 16, d * 2 + lane / 16));
+      vamp_ldmatrix_x4(query[m][d], shared + stage_bytes +
+                                        chunk_at(warp * 16 * parts + m * 16 + lane % 16, d * 2 + lane / 16));
     }
     most[m][0] = most[m][1] = -INFINITY;
     total[m][0] = total[m][1] = 0;
@@ -230,24 +246,24 @@ static __global__ void __launch_bounds__(fast_threads, 4) attention_64(struct at
     __syncthreads();
     if (key + tile < t.end) {
       char *next = shared + (stage ^ 1) * stage_bytes;
-      load_tile(next, q + width, stride, key + tile, t.end);
-      load_tile(next + tile * head_64 * 2, q + 2 * width, stride, key + tile, t.end);
+      load_tile<parts>(next, q + width, stride, key + tile, t.end);
+      load_tile<parts>(next + tile * head_64 * 2, q + 2 * width, stride, key + tile, t.end);
       vamp_copy_commit();
     }
     const char *keys = shared + stage * stage_bytes;
-    multiply_keys(query, keys, score);
+    multiply_keys<parts>(query, keys, score);
 #pragma unroll
-    for (int m = 0; m < 2; m++) {
-      add_bias(score[m], table, key - t.first, warp * 32 + m * 16 + lane / 4, scale, t.end - key);
+    for (int m = 0; m < parts; m++) {
+      add_bias(score[m], table, key - t.first, warp * 16 * parts + m * 16 + lane / 4, scale, t.end - key);
       soften(score[m], most[m], total[m], sum[m], weight[m]);
     }
-    multiply_values(weight, keys + tile * head_64 * 2, sum);
+    multiply_values<parts>(weight, keys + tile * head_64 * 2, sum);
   }
 #pragma unroll
-  for (int part = 0; part < 4; part++) {
+  for (int part = 0; part < 2 * parts; part++) {
     int m = part / 2, half = part % 2;
     float inverse = 1.0f / quad_sum(total[m][half]);
-    int row = t.first + warp * 32 + m * 16 + lane / 4 + half * 8;
+    int row = t.first + warp * 16 * parts + m * 16 + lane / 4 + half * 8;
     if (row < t.end) {
       __nv_bfloat16 *to = (__nv_bfloat16 *)a.out + ((int64_t)row * a.heads + head) * head_64 + lane % 4 * 2;
 #pragma unroll
@@ -394,7 +410,11 @@ int cuda_attention(struct vamp_device *base, const struct vamp_weight *bias,
   dim3 grid((unsigned)cuda_launch_tiles(device, packing), (unsigned)heads);
   if (a.bf16 && head_size == head_64) {
     size_t shared = 2 * stage_bytes + sizeof(float) * bias_count;
-    VAMP_LAUNCH(attention_64, grid, dim3(fast_threads), shared, device->stream, a);
+    if (packing->offsets[packing->count] / tile * heads <= few_blocks * device->processors) {
+      VAMP_LAUNCH(attention_64<1>, grid, dim3(fast_threads(1)), shared, device->stream, a);
+    } else {
+      VAMP_LAUNCH(attention_64<2>, grid, dim3(fast_threads(2)), shared, device->stream, a);
+    }
   } else {
     size_t shared = sizeof(float) * (size_t)(plain_queries * head_size + plain_keys * (2 * head_size + 1));
     CUDA_TRY(cudaFuncSetAttribute(attention_any, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
