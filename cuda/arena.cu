@@ -63,6 +63,7 @@ int cuda_arena_open(size_t bytes, struct cuda_arena **out, struct vamp_error *er
   }
   block->size = arena->size;
   arena->blocks = block;
+  VAMP_MEMORY_GIVEN(arena->base, arena->size);
   *out = arena;
   return 0;
 err:
