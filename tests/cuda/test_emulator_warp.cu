@@ -1,8 +1,8 @@
 /*
- * The emulator's warp: shuffles, votes and reductions do what CUDA's manual says, and a matrix product made of ldmatrix
- * and mma is the matrix product. The fragments are not tested against the emulator's own idea of them: tiles are
- * loaded as a kernel would, by ldmatrix or by the element as the manual numbers them, and the product's elements are
- * stored as the manual numbers them, so a mistake in any of the three shows.
+ * The emulator's warp: shuffles, votes and reductions do what CUDA's manual says, and a matrix product made
+ * of ldmatrix and mma is the matrix product. The fragments are not tested against the emulator's own idea of
+ * them: tiles are loaded as a kernel would, by ldmatrix or by the element as the manual numbers them, and the
+ * product's elements are stored as the manual numbers them, so a mistake in any of the three shows.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -200,7 +200,8 @@ static void test_bf16(void **) {
   assert_int_equal(__bfloat16_as_ushort(__float2bfloat16(__uint_as_float(0x3f808000))), 0x3f80); /* to even */
   assert_int_equal(__bfloat16_as_ushort(__float2bfloat16(__uint_as_float(0x3f818000))), 0x3f82);
   assert_int_equal(__bfloat16_as_ushort(__float2bfloat16(__uint_as_float(0x3f808001))), 0x3f81);
-  assert_int_equal(__bfloat16_as_ushort(__float2bfloat16(__uint_as_float(0x7f7fffff))), 0x7f80); /* infinity */
+  assert_int_equal(__bfloat16_as_ushort(__float2bfloat16(__uint_as_float(0x7f7fffff))),
+                   0x7f80); /* infinity */
   assert_true(isnan(__bfloat162float(__float2bfloat16(NAN))));
   assert_int_equal(vamp_bf16_pack(1.0f, -2.0f), 0xc0003f80);
   assert_int_equal(vamp_tf32(__uint_as_float(0x3f801000)), 0x3f802000); /* ties away from zero */
@@ -209,7 +210,9 @@ static void test_bf16(void **) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_matrix_products), cmocka_unit_test(test_ldmatrix), cmocka_unit_test(test_lanes),
+      cmocka_unit_test(test_matrix_products),
+      cmocka_unit_test(test_ldmatrix),
+      cmocka_unit_test(test_lanes),
       cmocka_unit_test(test_bf16),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
