@@ -410,7 +410,8 @@ int cuda_attention(struct vamp_device *base, const struct vamp_weight *bias,
   dim3 grid((unsigned)cuda_launch_tiles(device, packing), (unsigned)heads);
   if (a.bf16 && head_size == head_64) {
     size_t shared = 2 * stage_bytes + sizeof(float) * bias_count;
-    if (packing->offsets[packing->count] / tile * heads <= few_blocks * device->processors) {
+    /* Rounded as size classes are: a step that is recorded takes the kernel its first run has loaded. */
+    if (cuda_room_rows(packing->offsets[packing->count]) / tile * heads <= few_blocks * device->processors) {
       VAMP_LAUNCH(attention_64<1>, grid, dim3(fast_threads(1)), shared, device->stream, a);
     } else {
       VAMP_LAUNCH(attention_64<2>, grid, dim3(fast_threads(2)), shared, device->stream, a);
