@@ -34,6 +34,8 @@ static void test_channels(void **state) {
       {.size = {96, 16, 3, 1, 5, -1}, .snake = true},
       {.size = {70, 96, 1, 1, 1, -1}, .snake = true},
       {.size = {130, 130, 3, 1, 1, -1}, .snake = true},
+      {.size = {40, 256, 3, 1, 2, -1}, .snake = true},
+      {.size = {72, 128, 1, 1, 1, -1}},
   };
   check_convs(state, COUNT(CASES), CASES, COUNT(SHORT), SHORT);
 }
@@ -48,6 +50,8 @@ static void test_rows(void **state) {
       {.size = {16, 24, 16, 8, 1, -1}, .snake = true},
       {.size = {24, 12, 4, 2, 1, -1}, .transposed = true, .snake = true},
       {.size = {12, 11, 1, 1, 1, -1}},
+      {.size = {24, 128, 7, 1, 9, -1}, .snake = true},
+      {.size = {16, 128, 2, 1, 1, 1}, .no_bias = true},
   };
   check_convs(state, COUNT(CASES), CASES, COUNT(LENGTHS), LENGTHS);
 }

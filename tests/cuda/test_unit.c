@@ -31,6 +31,7 @@ static void test_wide_units(void **state) {
   check_unit(state, 96, 3, 9, 3, 1, true, COUNT(SHORT), SHORT);
   check_unit(state, 128, 3, 1, 1, 1, false, COUNT(SHORT), SHORT);
   check_unit(state, 130, 3, 3, 3, 0.5f, true, COUNT(SHORT), SHORT);
+  check_unit(state, 256, 3, 9, 1, 1, false, COUNT(SHORT), SHORT);
 }
 
 /* A second kernel that reaches further than the first. */
