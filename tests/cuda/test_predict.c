@@ -7,7 +7,7 @@
 #include "tests/unit/trial_predict.h"
 
 static const int LENGTHS[] = {1, 0, 20, 7, 33};
-enum { FRAMES = 24 };
+enum { FRAMES = 16 };
 
 static void test_argmax(void **state) {
   struct scene scene = predict_scene(0, 4, 64, 32, 4, 0.6, COUNT(LENGTHS), LENGTHS);
@@ -21,7 +21,7 @@ static void test_argmax(void **state) {
 
 static void test_sampled(void **state) {
   static const int TILES[] = {150, 3}; /* more masked positions of a codebook than a tile has rows */
-  struct scene large = predict_scene(4, 10, 1024, 16, 3, 0.1, COUNT(LENGTHS), LENGTHS);
+  struct scene large = predict_scene(4, 10, 1024, 16, 3, 0.07, COUNT(LENGTHS), LENGTHS);
   struct scene odd = predict_scene(1, 3, 37, 20, 3, 1, COUNT(LENGTHS), LENGTHS);
   struct scene longer = predict_scene(0, 2, 130, 40, 3, 0.9, COUNT(TILES), TILES);
   for (int s = 0; s < COUNT(LENGTHS); s++) {
@@ -93,7 +93,7 @@ static void test_filters_together(void **state) {
       {.top_k = 30, .top_p = 0.9f, .typical_mass = 0.6f, .typical_min = 3},
       {.top_k = 3, .top_p = 0.99f, .typical_mass = 0.15f, .typical_min = 64},
   };
-  check_filters(state, 1024, 5, COUNT(SETTINGS), SETTINGS, 6);
+  check_filters(state, 1024, 5, COUNT(SETTINGS), SETTINGS, 3);
 }
 
 /* A batch in which some filter and some do not. */
@@ -118,7 +118,7 @@ static void test_equal_logits(void **state) {
 }
 
 static void test_frequency(void **state) {
-  static const int MANY = 1500;
+  static const int MANY = 1000;
   struct scene scene = predict_scene(0, 2, 64, 8, 0.7, 1, 1, &MANY);
   for (int64_t row = 1; row < MANY; row++) {
     memcpy(scene.x + row * scene.k, scene.x, sizeof(float) * (size_t)scene.k);
@@ -131,7 +131,8 @@ static void test_frequency(void **state) {
 
 /* x and weights are such that each logit is a sum without rounding: both backends have the same ones. */
 static struct scene exact_scene(int vocabulary) {
-  struct scene scene = predict_scene(1, 3, vocabulary, 32, 4, 0.7, COUNT(LENGTHS), LENGTHS);
+  struct scene scene =
+      predict_scene(1, 3, vocabulary, 32, 4, vocabulary > 64 ? 0.2 : 0.6, COUNT(LENGTHS), LENGTHS);
   size_t inputs = (size_t)(scene_rows(&scene) * scene.k), weights = 3 * (size_t)vocabulary * (size_t)scene.k;
   uint64_t seed = 77;
   for (size_t i = 0; i < inputs; i++) {
@@ -193,10 +194,10 @@ static void test_same_as_cpu(void **state) {
       {.top_k = 40, .top_p = 0.95f, .typical_mass = 0.3f, .typical_min = 5},
       {.top_p = 1, .argmax = true},
   };
-  static const int VOCABULARIES[] = {64, 1024, 45};
+  static const int VOCABULARIES[] = {45, 64, 1024}; /* all settings, then the second and the fifth */
   for (int v = 0; v < COUNT(VOCABULARIES); v++) {
     struct scene scene = exact_scene(VOCABULARIES[v]);
-    for (int i = 0; i < COUNT(SETTINGS); i++) {
+    for (int i = v == 0 ? 0 : 1; i < COUNT(SETTINGS); i += v == 0 ? 1 : 3) {
       char name[64];
       snprintf(name, sizeof name, "vocabulary %d, setting %d", VOCABULARIES[v], i);
       for (int s = 0; s < scene.count; s++) {
