@@ -109,8 +109,7 @@ static __device__ bool select_key(const struct positions *p, int *rank, uint32_t
       return false;
     }
     prefix = prefix << 8 | (uint32_t)bucket;
-    *rank -= before;
-    __syncthreads();
+    *rank -= before; /* the next round's barriers come before anyone writes it again */
   }
   *selected = prefix;
   return true;

@@ -85,13 +85,19 @@ const char *emulator_report(void) {
   return report;
 }
 
+void emulator_report_aloud(bool aloud) {
+  machine.silent = !aloud;
+}
+
 void emulator_report_forget(void) {
   report[0] = '\0';
 }
 
 void emulator_report_text(const char *text) {
   snprintf(report, sizeof report, "%s", text);
-  fprintf(stderr, "emulator: %s\n", text);
+  if (!machine.silent) {
+    fprintf(stderr, "emulator: %s\n", text);
+  }
 }
 
 static void append_place(char *text, size_t room, const void *pc) {

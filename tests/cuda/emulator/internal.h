@@ -103,7 +103,7 @@ struct emulator_machine {
   unsigned char *stacks; /* EMULATOR_STACK_BYTES for each thread */
   /* Shared memory. */
   unsigned char *shared; /* EMULATOR_SHARED_SPAN bytes */
-  bool unchecked, eager;
+  bool unchecked, eager, silent;
 };
 
 extern EMULATOR_INSIDE emulator_machine machine;

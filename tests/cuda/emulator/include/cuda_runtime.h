@@ -231,5 +231,7 @@ void emulator_memory_given(void *memory, size_t bytes);
 
 /* The text of the last fault, "" where there was none since the last cudaDeviceReset. */
 const char *emulator_report(void);
+/* Whether reports go to standard error too, as they do at first; off for tests that plant faults. */
+void emulator_report_aloud(bool aloud);
 
 #endif
