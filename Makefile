@@ -37,7 +37,7 @@ endif
 pkg_cflags = $(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null)
 pkg_libs = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
 ENGINE_LINK = $(call pkg_libs,$(ENGINE_LIBS)) -lm
-LIBS = $(ENGINE_LINK) -ldnnl -lgomp
+LIBS = $(ENGINE_LINK) -ldnnl -lgomp -ldl
 override CFLAGS += $(call pkg_cflags,$(ENGINE_LIBS) $(SERVER_LIBS))
 
 # One room, one folder: every .c in it is built. The command line is engine's front door.
@@ -47,7 +47,9 @@ SERVER_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/*/*.c))
 VAMP_SRC := $(wildcard vamp/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
-ALL_SRC := $(wildcard include/*/*.h engine/*/*.[ch] cpu/*.[ch] server/*.[ch] server/*/*.[ch] vamp/*.[ch] tests/*/*.[ch] tools/*/*.c)
+ALL_SRC := $(wildcard include/*/*.h engine/*/*.[ch] cpu/*.[ch] server/*.[ch] server/*/*.[ch] vamp/*.[ch] tests/*/*.[ch] tools/*/*.c \
+            cuda/*.cu cuda/*.cuh cuda/*.h tests/cuda/*.cu tests/cuda/emulator/*.cc tests/cuda/emulator/*.h \
+            tests/cuda/emulator/include/*.h)
 
 # cpu/simd.c is the vectorised kernels: the same source, once for each instruction set.
 ifeq ($(shell uname -m),x86_64)
@@ -66,6 +68,10 @@ obj = $(1:%.c=$(BUILD)/obj/%.o)
 LIB_OBJ := $(call obj,$(ENGINE_SRC) $(CPU_SRC)) $(SIMD_OBJ)
 LIB := $(BUILD)/libvamp.a
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
+
+# The CUDA backend is a plugin, built by nvcc for devices and by g++ against an emulator for tests.
+CUDA_SRC := $(wildcard cuda/*.cu)
+EMULATOR_SRC := $(wildcard tests/cuda/emulator/*.cc)
 
 .DEFAULT_GOAL := help
 .SECONDARY:
@@ -99,13 +105,105 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(SERVER_SRC)) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka $(SERVER_LIBS)) $(LIBS) -o $@
 
+# ---- CUDA ---------------------------------------------------------------------------------------
+
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_LIB = $(abspath $(dir $(NVCC))/../lib64)
+# Machine code for what there is, and PTX of the last, which a driver compiles for what follows.
+CUDA_TARGETS ?= 80 86 89 90
+NVCC_FLAGS := -std=c++17 -O3 -lineinfo -Iinclude -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall \
+              -Werror all-warnings -Xptxas -v \
+              $(foreach sm,$(CUDA_TARGETS),-gencode arch=compute_$(sm),code=sm_$(sm)) \
+              -gencode arch=compute_$(lastword $(CUDA_TARGETS)),code=compute_$(lastword $(CUDA_TARGETS))
+CUDA_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/obj/%.cu.o)
+PLUGIN_OBJ := $(BUILD)/obj/plugin/error.o
+
+cuda: ## the CUDA backend, build/libvamp_cuda.so, and what ptxas says of its kernels (nvcc)
+	@if [ -z "$(NVCC)" ]; then \
+	  echo "make cuda: no nvcc on PATH nor in /usr/local/cuda; install the CUDA toolkit 12 or 13, or set NVCC" >&2; \
+	  exit 1; fi
+	@$(MAKE) --no-print-directory $(BUILD)/libvamp_cuda.so
+	@cat $(CUDA_OBJ:%.o=%.ptxas) >$(BUILD)/cuda-ptxas.txt
+	@tools/measure/kernels $(BUILD)/cuda-ptxas.txt >$(BUILD)/cuda-kernels.md
+
+$(BUILD)/obj/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ >$(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); exit 1; }
+	@grep -v '^ptxas info\|^    [0-9]* bytes stack' $(@:.o=.ptxas) || true
+
+# Not the objects of the programs: those may be built with sanitizers.
+$(BUILD)/obj/plugin/%.o: engine/error/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -g $(WARN) -Iinclude -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
+
+$(BUILD)/libvamp_cuda.so: $(CUDA_OBJ) $(PLUGIN_OBJ)
+	$(NVCC) -shared -cudart static $^ -lcublasLt -Xlinker -z,defs -Xlinker -rpath,$(CUDA_LIB) -o $@
+
+# Thread, bounds and alignment instrumentation calls functions of the emulator; no sanitizer is linked.
+CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+EMULATOR_FLAGS := -std=c++17 -O2 -g $(filter-out -Wstrict-prototypes -Wmissing-prototypes -Wpedantic -Wshadow -Wextra,$(WARN)) \
+                  -fPIC -fvisibility=hidden -Itests/cuda/emulator/include -Iinclude -I.
+EMULATED_FLAGS := -x c++ $(EMULATOR_FLAGS) -Wno-unknown-pragmas -Wno-format-truncation -fsanitize=thread,bounds,alignment \
+                  --param=tsan-instrument-func-entry-exit=0
+EMULATOR_OBJ := $(EMULATOR_SRC:%.cc=$(BUILD)/obj/%.o)
+EMULATED_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/obj/emulated/%.o)
+
+$(BUILD)/obj/tests/cuda/emulator/%.o: tests/cuda/emulator/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) -O3 -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/emulated/%.o: %.cu
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/libvamp_cuda_emulated.so: $(EMULATED_OBJ) $(EMULATOR_OBJ) $(PLUGIN_OBJ)
+	$(CXX) -shared $^ -Wl,-z,defs -ldl -pthread -o $@
+
+cuda-emulated: $(BUILD)/libvamp_cuda_emulated.so ## the CUDA backend on the processor, for tests
+
+# Tests of the emulator are linked with it, those of kernels open the plugin.
+$(BUILD)/tests/cuda/test_emulator%: $(BUILD)/obj/emulated/tests/cuda/test_emulator%.o $(EMULATOR_OBJ)
+	@mkdir -p $(@D)
+	$(CXX) $^ $(call pkg_libs,cmocka) -ldl -pthread -o $@
+
+$(BUILD)/obj/emulated/tests/cuda/%.o: tests/cuda/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/tests/cuda/%: $(BUILD)/obj/tests/cuda/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka) $(LIBS) -ldl -o $@
+
+KERNEL_TEST_BIN := $(patsubst tests/cuda/%.c,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_*.c))
+CUDA_TEST_BIN := $(patsubst tests/cuda/%.cu,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_emulator*.cu)) \
+                 $(KERNEL_TEST_BIN)
+cuda-tests: $(CUDA_TEST_BIN) $(BUILD)/libvamp_cuda_emulated.so ## the emulator, and every kernel under it
+	@failed=0; for t in $(CUDA_TEST_BIN); do echo "== $$t"; \
+	  VAMP_TEST_PLUGIN=$${VAMP_TEST_PLUGIN:-$(abspath $(BUILD))/libvamp_cuda_emulated.so} $$t || failed=1; done; \
+	  exit $$failed
+
+$(BUILD)/matrix_rate: $(BUILD)/obj/tools/measure/matrix_rate.cu.o
+	$(NVCC) -cudart static $< -lcublas -Xlinker -rpath,$(CUDA_LIB) -o $@
+
+gpu-parts: build cuda $(KERNEL_TEST_BIN)
+	@$(MAKE) --no-print-directory $(BUILD)/matrix_rate
+
+check-gpu: ## every kernel, parity and batches on this machine's GPU, then under compute-sanitizer
+	@$(MAKE) --no-print-directory -j$$(nproc) gpu-parts
+	@tests/cuda/check-gpu --build $(BUILD) $(ARGS)
+
+bench-gpu: ## this backend beside PyTorch on this machine's GPU: builds, checks, prints a table
+	@started=$$(date +%s); $(MAKE) --no-print-directory -j$$(nproc) gpu-parts && \
+	  tools/measure/gpu --build $(BUILD) --started $$started $(ARGS)
+
 unit: $(UNIT_BIN) ## unit tests
 	@failed=0; for t in $(UNIT_BIN); do echo "== $$t"; $$t || failed=1; done; exit $$failed
 
 # Tests find the binaries through VAMP_BUILD, and write below temporary folders only.
-PYTEST := VAMP_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -ra -p no:cacheprovider
+# On a machine with a GPU too the processor computes, for results are compared.
+PYTEST := VAMP_BACKEND=cpu VAMP_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -ra -p no:cacheprovider
 
-pytest: build ## tests of the command line, of HTTP, of tools, and parity with the reference tensors
+pytest: build cuda-emulated ## tests of the command line, of HTTP, of tools, of backends, and parity
 	$(PYTEST) tests
 
 # One after the other, so that a failure stands at the end of the log.
@@ -113,6 +211,7 @@ check: ## every test; tools/bootstrap check installs what they need
 	@$(MAKE) --no-print-directory format-check
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory cuda-tests
 	@$(MAKE) --no-print-directory pytest
 
 # Leaks are looked for as well; -O1 keeps it quick.
@@ -183,6 +282,7 @@ FILL := sed -e 's|@BINDIR@|$(PREFIX)/bin|g' -e 's|@DATADIR@|$(PREFIX)/share|g' -
 INTO = install -D -m 644 /dev/stdin $(DESTDIR)
 install: build ## binaries, model, man pages, unit, configuration: PREFIX=/usr/local SYSCONFDIR=/etc UNITDIR DESTDIR
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/vamp $(BUILD)/vampd
+	$(if $(wildcard $(BUILD)/libvamp_cuda.so),install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/vampd $(BUILD)/libvamp_cuda.so)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/vampd/models/small $(wildcard models/small/*)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/vampd README.md LICENSE $(wildcard docs/*.md docs/*.png)
 	$(FILL) packaging/vamp.1 | $(INTO)$(PREFIX)/share/man/man1/vamp.1
@@ -197,5 +297,5 @@ install: build ## binaries, model, man pages, unit, configuration: PREFIX=/usr/l
 clean: ## removes build/ and its kin
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
 
-.PHONY: help build unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench bench-http format format-check tidy install clean
--include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d)
+.PHONY: help build cuda cuda-emulated cuda-tests gpu-parts check-gpu bench-gpu unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench bench-http format format-check tidy install clean
+-include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d $(BUILD)/obj/*/*/*/*.d)

@@ -28,7 +28,8 @@ static void print_overview(FILE *to) {
       "\n'vamp COMMAND --help' shows a command's options and an example; 'vamp --version' the version.\n\n"
       "example:\n  vamp run song.wav -o variation.wav --mask-ratio 0.5 --periodic-prompt 7\n\n"
       "exit code: 0 done, 1 something failed, 2 the command line is wrong\n"
-      "environment: VAMP_MODEL is the model folder where -m is not given\n");
+      "environment: VAMP_MODEL is the model folder where -m is not given, VAMP_BACKEND the\n"
+      "backend where --backend is not, VAMP_PLUGIN_PATH folders with backends\n");
 }
 
 static const struct vamp_command *find_command(const char *name) {

@@ -15,10 +15,12 @@
 const struct vamp_option vamp_options_model[] = {
     {"model", 'm', VAMP_OPTION_TEXT, MEMBER(model), NULL, 0, 0, "MODEL",
      "model folder, or the name of one in models/ (default: $VAMP_MODEL, else models/small)"},
+    {"backend", 0, VAMP_OPTION_TEXT, MEMBER(backend), "/backend", 0, 0, "B",
+     "auto (default: a GPU if there is one, else the processor), cuda or cpu"},
     {"precision", 0, VAMP_OPTION_TEXT, MEMBER(precision), "/precision", 0, 0, "P",
-     "fp32 or bf16 (default: bf16 where the processor has it)"},
+     "fp32 or bf16 (default: bf16 where the device has it)"},
     {"threads", 0, VAMP_OPTION_COUNT, MEMBER(threads), NULL, 0, 1024, "N",
-     "threads to use (default: all cores)"},
+     "threads of the processor to use (default: all cores)"},
     {0},
 };
 

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "vamp/device.h"
+
 double vamp_clock(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -79,10 +81,11 @@ int vamp_model_find(const char *name, char folder[VAMP_PATH_SIZE], struct vamp_e
                    wanted, program, program);
 }
 
-/* "fp32", "bf16" or nothing. */
-static int parse_precision(const struct vamp_settings *settings, struct vamp_device_options *options,
-                           struct vamp_error *error) {
+/* The precision is "fp32", "bf16" or nothing. */
+static int parse_device(const struct vamp_settings *settings, struct vamp_device_options *options,
+                        struct vamp_error *error) {
   const char *text = settings->precision;
+  options->backend = settings->backend;
   options->threads = settings->threads;
   options->precision_given = text != NULL;
   if (!text) {
@@ -100,13 +103,19 @@ int vamp_session_open(const struct vamp_settings *settings, const struct vamp_mo
   *session = (struct vamp_session){0};
   double started = vamp_clock();
   struct vamp_device_options options = {0};
+  struct vamp_device_choice choice;
   char folder[VAMP_PATH_SIZE] = "";
-  int status = parse_precision(settings, &options, error);
+  int status = parse_device(settings, &options, error);
   if (status == 0 && !random) {
     status = vamp_model_find(settings->model, folder, error);
   }
   if (status == 0) {
-    status = vamp_cpu_open(&options, &session->device, error);
+    status = vamp_device_open(&options, &session->device, &choice, error);
+  }
+  /* Into a file or a pipe only what is not expected: scripts look at standard error. */
+  if (status == 0 && !settings->quiet &&
+      (isatty(STDERR_FILENO) || strcmp(session->device->backend, "cpu") != 0)) {
+    fprintf(stderr, "%s\n", choice.text);
   }
   if (status == 0) {
     status = random ? vamp_model_random(random, 1, session->device, &session->model, error)

@@ -219,7 +219,8 @@ void transformer_free(struct transformer *t) {
 /* ---- running -------------------------------------------------------------------------------------- */
 
 static int reserve(struct transformer *t, int64_t rows, struct vamp_error *error) {
-  size_t width = (size_t)t->config.embedding_dim, act = t->device->act_size, n = (size_t)(rows ? rows : 1);
+  size_t width = (size_t)t->config.embedding_dim, act = t->device->act_size;
+  size_t n = (size_t)((rows ? rows : 1) + t->device->row_slack);
   int status = workspace_reserve(t->device, &t->x, n * width * sizeof(float), error);
   if (!status) {
     status = workspace_reserve(t->device, &t->act, n * width * act, error);
@@ -255,14 +256,10 @@ static int run_layer(struct transformer *t, const struct layer *l, const struct 
 
 /* Leaves the final norm of every row in t->act. */
 static int forward(struct transformer *t, const struct vamp_packing *packing,
-                   const struct vamp_sequence *sequences, struct vamp_error *error) {
+                   const struct vamp_sequence *sequences) {
   struct vamp_device *device = t->device;
   int64_t rows = packing->offsets[packing->count];
-  int status = reserve(t, rows, error);
-  if (status) {
-    return status;
-  }
-  status = device->ops->embed(device, t->embedding, packing, sequences, t->x.memory);
+  int status = device->ops->embed(device, t->embedding, packing, sequences, t->x.memory);
   for (int l = 0; l < t->config.n_layers && !status; l++) {
     status = run_layer(t, &t->layers[l], packing);
   }
@@ -270,25 +267,44 @@ static int forward(struct transformer *t, const struct vamp_packing *packing,
     status =
         device->ops->rms_norm(device, t->norm, rows, t->config.embedding_dim, t->x.memory, t->act.memory);
   }
-  return status ? vamp_fail(error, status, "generating: %s", vamp_device_trouble(status)) : 0;
+  return status;
 }
 
-int transformer_step(struct transformer *t, const struct vamp_packing *packing,
-                     const struct vamp_sequence *sequences, struct vamp_error *error) {
+static int run_step(struct transformer *t, const struct vamp_packing *packing,
+                    const struct vamp_sequence *sequences) {
   const struct vamp_transformer_config *config = &t->config;
   struct vamp_device *device = t->device;
   int predicted = config->n_codebooks - config->n_conditioning_codebooks;
-  int status = forward(t, packing, sequences, error);
-  if (status) {
-    return status;
+  int status = forward(t, packing, sequences);
+  if (!status) {
+    status = device->ops->predict(device, t->classifier, config->n_codebooks, predicted, config->vocab_size,
+                                  packing, sequences, t->act.memory);
   }
-  status = device->ops->predict(device, t->classifier, config->n_codebooks, predicted, config->vocab_size,
-                                packing, sequences, t->act.memory);
   if (!status) {
     status =
         device->ops->remask(device, config->n_codebooks, predicted, config->vocab_size, packing, sequences);
   }
-  return status ? vamp_fail(error, status, "sampling: %s", vamp_device_trouble(status)) : 0;
+  return status;
+}
+
+int transformer_step(struct transformer *t, const struct vamp_packing *packing,
+                     const struct vamp_sequence *sequences, struct vamp_error *error) {
+  struct vamp_device *device = t->device;
+  bool replayed = false;
+  int status = reserve(t, packing->offsets[packing->count], error);
+  if (status) {
+    return status;
+  }
+  if (!device->ops->step_begin) {
+    status = run_step(t, packing, sequences);
+  } else {
+    struct vamp_step step = {t, {t->x.memory, t->act.memory, t->wide.memory}};
+    status = device->ops->step_begin(device, &step, packing, sequences, &replayed);
+    if (!status && !replayed) {
+      status = device->ops->step_end(device, run_step(t, packing, sequences));
+    }
+  }
+  return status ? vamp_fail(error, status, "generating: %s", vamp_device_trouble(status)) : 0;
 }
 
 int transformer_logits(struct transformer *t, const int32_t *tokens, int frames, float *logits,
@@ -311,7 +327,10 @@ int transformer_logits(struct transformer *t, const int32_t *tokens, int frames,
     status = ops->upload(device, memory, tokens, sizeof *tokens * count);
   }
   if (!status) {
-    status = forward(t, &packing, &sequence, error);
+    status = reserve(t, frames, error);
+  }
+  if (!status) {
+    status = forward(t, &packing, &sequence);
   }
   if (!status) {
     status = ops->linear(device, t->classifier, VAMP_STORE_F32, &packing, t->act.memory, out);

@@ -28,6 +28,10 @@
 
 #include "vamp/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum vamp_precision { VAMP_PRECISION_FP32, VAMP_PRECISION_BF16 };
 
 /* Where each sequence of a packed matrix begins: sequence s is rows offsets[s] .. offsets[s+1]-1.
@@ -74,6 +78,14 @@ enum vamp_epilogue {
   VAMP_STORE_F32,  /* out float [rows, n] = y */
   VAMP_ADD,        /* out float [rows, n] += y (residual stream) */
   VAMP_GATED_GELU, /* out act [rows, n/2] = y1 * gelu_tanh(y2), y1 the first half of the channels */
+};
+
+/* What a generation step is run with, for devices that record it: `owner` names the model, `buffers` are what
+ * the engine gives to the operations besides weights. Equal members mean equal operations on equal addresses.
+ */
+struct vamp_step {
+  const void *owner;
+  const void *buffers[3];
 };
 
 /* One sequence in the generation step of a transformer. Device arrays are the sequence's own; C is the
@@ -143,6 +155,15 @@ struct vamp_operations {
   void (*weight_free)(struct vamp_device *device, struct vamp_weight *weight); /* NULL is fine */
 
   /* ---- transformer ----------------------------------------------------------------------------- */
+  /* Optional, NULL together: brackets of one generation step (embed ... remask on one packing), between which
+   * nothing is allocated, copied or created. A device may record the operations of a step and later run the
+   * recording instead: then step_begin runs the whole step and sets *replayed, and neither the operations nor
+   * step_end are called. step_end gets the first status of the operations that was not 0, or 0, and returns
+   * it or its own. */
+  int (*step_begin)(struct vamp_device *device, const struct vamp_step *step,
+                    const struct vamp_packing *packing, const struct vamp_sequence *sequences,
+                    bool *replayed);
+  int (*step_end)(struct vamp_device *device, int status);
   /* x float [rows, width] = projection(concat of table rows of tokens [rows of the sequence, codebooks]). */
   int (*embed)(struct vamp_device *device, const struct vamp_weight *embedding,
                const struct vamp_packing *packing, const struct vamp_sequence *sequences, float *x);
@@ -196,6 +217,9 @@ struct vamp_device {
   size_t act_size;    /* 4 or 2 */
   int64_t step_rows;  /* rows a generation step takes before more only means waiting */
   int64_t codec_rows; /* the same for the codec, in frames */
+  /* Operations of the transformer may read and write up to this many rows behind the last one of x, act and
+   * what lies between them: their buffers have room for so many more. 0 on the CPU. */
+  int64_t row_slack;
   void (*close)(struct vamp_device *device);
 };
 
@@ -208,11 +232,32 @@ struct vamp_device_options {
   enum vamp_precision precision;
   bool precision_given; /* false: the backend takes the fastest the hardware has */
   int threads;          /* CPU; 0: all cores */
+  const char *backend;  /* for vamp_device_open, see vamp/device.h; a backend does not look at it */
 };
 
 /* Opens a device. VAMP_UNSUPPORTED where there is none, the hardware lacks the precision, or the
  * build lacks the backend. */
 int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device **device,
                   struct vamp_error *error);
+
+/* A backend in a shared object libvamp_NAME.so, which exports one symbol, VAMP_PLUGIN_SYMBOL. The object
+ * stays loaded until the process ends. `open` is as vamp_cpu_open and is called from the thread that will
+ * own the device. */
+#define VAMP_PLUGIN_ABI 1 /* grows with every change of this header; a plugin with another one is refused */
+#define VAMP_PLUGIN_SYMBOL "vamp_plugin"
+
+struct vamp_plugin {
+  uint32_t abi;     /* VAMP_PLUGIN_ABI; first for good, so that any version can be read */
+  const char *name; /* as vamp_device.backend: "cuda" */
+  int (*open)(const struct vamp_device_options *options, struct vamp_device **device,
+              struct vamp_error *error);
+};
+
+/* Defined by plugins alone. */
+extern const struct vamp_plugin vamp_plugin __attribute__((visibility("default")));
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -9,6 +9,10 @@
 #ifndef VAMP_ERROR_H
 #define VAMP_ERROR_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum vamp_status {
   VAMP_OK = 0,
   VAMP_INVALID = -1,     /* the caller's input is wrong: a bad file, field or value */
@@ -42,6 +46,10 @@ int vamp_fail_field(struct vamp_error *error, int status, const char *field, con
 #define vamp_fail(error, status, ...) (vamp_fail(error, status, __VA_ARGS__), (status))
 #define vamp_fail_field(error, status, field, ...)                                                           \
   (vamp_fail_field(error, status, field, __VA_ARGS__), (status))
+#endif
+
+#ifdef __cplusplus
+}
 #endif
 
 #endif

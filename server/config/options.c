@@ -29,7 +29,8 @@ const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
      "* of web pages that may use it; commas, or *"},
     {"model", TEXT, AT(model), 0, 0, NULL, false, false, "models/small", "FOLDER",
      "model.json and its weights"},
-    {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|", false, false, "auto", "B", "auto, cpu"},
+    {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|cuda|cuda-emulated|", false, false, "auto", "B",
+     "auto: a GPU if there is one; cuda, cpu"},
     {"precision", TEXT, AT(precision), 0, 0, "|auto|fp32|bf16|", false, false, "auto", "P",
      "auto: the fastest; fp32, bf16"},
     {"threads", NUMBER, AT(threads), 0, 1024, NULL, false, false, "0", "N",
@@ -208,5 +209,6 @@ struct vamp_device_options vampd_options_device(const struct vampd_options *opti
       .precision = bf16 ? VAMP_PRECISION_BF16 : VAMP_PRECISION_FP32,
       .precision_given = given,
       .threads = options->threads,
+      .backend = options->backend,
   };
 }

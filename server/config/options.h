@@ -26,7 +26,7 @@ struct vampd_options {
   const char *keys;         /* * the key file; NULL: none */
   const char *cors_origins; /* * with commas between them; NULL: none */
   const char *model;        /* folder */
-  const char *backend;      /* "auto", "cpu" */
+  const char *backend;      /* as in vamp/device.h */
   const char *precision;    /* "auto", "fp32", "bf16" */
   int threads;              /* of the CPU backend; 0: all cores */
   int workers;              /* threads that prepare and finish audio */

@@ -23,6 +23,7 @@
 #include "server/jobs/work.h"
 #include "server/log.h"
 #include "server/metrics.h"
+#include "vamp/device.h"
 
 #define GATHER_SECONDS 0.1
 #define GATHER_TURN 0.0001
@@ -44,8 +45,10 @@ struct vampd_device {
 
 static int load(struct vampd_device *device, struct vamp_error *error) {
   double started = vampd_now();
-  int status = vamp_cpu_open(&device->options.device, &device->device, error);
+  struct vamp_device_choice choice;
+  int status = vamp_device_open(&device->options.device, &device->device, &choice, error);
   if (status == VAMP_OK) {
+    vampd_log("%s", choice.text);
     status = vamp_model_open(device->options.model, device->device, &device->model, error);
   }
   if (status == VAMP_OK) {

@@ -4,6 +4,8 @@ Two sets: the repository's own (tests/parity/fixture, made by tools/train/fixtur
 published ones), and, where it is at hand, the reference of the published architecture in ../shared/reference. How close
 is right is stated there: encoder_out and quantized 1e-4 relative, codes equal in 99.9 % of tokens, decoded 60 dB
 signal-to-difference, logits within 1e-2 (they are stored in fp16), greedy tokens equal in 99 %.
+
+Both backends have to be as close: the CPU's, and CUDA's under the emulator of tests/cuda.
 """
 import numpy
 import pytest
@@ -27,10 +29,10 @@ def model(tensors, tmp_path_factory):
     return convert(tensors, tmp_path_factory.mktemp("parity") / "model")
 
 
-@pytest.fixture
-def fp32(vamp, model):
+@pytest.fixture(params=["cpu", "cuda-emulated"])
+def fp32(vamp, model, request):
     def run(command, *arguments):
-        return vamp(command, "-m", model, "--precision", "fp32", *arguments)
+        return vamp(command, "-m", model, "--precision", "fp32", "--backend", request.param, *arguments)
     return run
 
 
