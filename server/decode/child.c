@@ -16,7 +16,9 @@
  * theirs runs at the end. (Neither does a sanitizer, which makes _exit an occasion to look for leaks, by
  * means that the filter does not allow.)
  */
+#include <linux/futex.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -114,7 +116,9 @@ static _Noreturn void run(const struct vampd_child *child, const struct vampd_de
   size_t room = VAMPD_TRAY_SAMPLES + request->limits.max_samples * sizeof(float);
   const void *clip = mmap(NULL, request->size, PROT_READ, MAP_SHARED, descriptors[VAMPD_REQUEST_CLIP], 0);
   void *tray = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, descriptors[VAMPD_REQUEST_TRAY], 0);
-  if (clip == MAP_FAILED || tray == MAP_FAILED) {
+  _Atomic uint32_t *bell = mmap(NULL, sizeof *bell, PROT_READ | PROT_WRITE, MAP_SHARED,
+                                descriptors[VAMPD_REQUEST_CLIP], (off_t)VAMPD_BELL_OFFSET(request->size));
+  if (clip == MAP_FAILED || tray == MAP_FAILED || bell == MAP_FAILED) {
     vampd_child_end(1);
   }
   close_all_but(-1);
@@ -131,6 +135,9 @@ static _Noreturn void run(const struct vampd_child *child, const struct vampd_de
   slip->sample_rate = audio.sample_rate;
   memcpy(slip->message, error.message, sizeof slip->message);
   slip->mark = VAMPD_TRAY_MARK;
+  munmap(tray, room);
+  atomic_store(bell, 1);
+  syscall(SYS_futex, bell, FUTEX_WAKE, 1, NULL, NULL, 0);
   vampd_child_end(0);
 }
 

@@ -3,9 +3,9 @@
  *
  * The clip goes over in a piece of memory (memfd), and the samples come back in another one, the tray, of
  * which only the pages that were written exist. Neither is ever used for a second clip, so nobody's audio can
- * turn up in somebody else's. The tray is sealed: its size cannot change, so reading it cannot fail. It is
- * looked at when the child is dead, and nothing in it is believed: numbers are held against the limits,
- * samples against what a sample can be, and text is made printable.
+ * turn up in somebody else's. The tray's size is sealed, so reading it cannot fail; and its content is, or
+ * the child is dead, before it is looked at (internal.h says how that is known). Nothing in it is believed:
+ * numbers are held against the limits, samples against what a sample can be, and text is made printable.
  *
  * A decoder that is gone (out of memory, or killed by hand) is noticed by whoever hands over or waits,
  * replaced, and the clip tried once more. The decoder itself reads nothing of a clip, so no clip can be the
@@ -13,26 +13,31 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/decode/internal.h"
 #include "server/log.h"
 
-#define HELLO_SECONDS 30 /* to start, on a machine that is busy */
-#define SEND_SECONDS 5   /* to take a message */
-#define OVERTIME 2       /* times what a clip may take by the clock: the decoder must have answered */
+#define HELLO_SECONDS 30  /* to start, on a machine that is busy */
+#define SEND_SECONDS 5    /* to take a message */
+#define OVERTIME 2        /* times what a clip may take by the clock: the decoder must have answered */
+#define LOOK_SECONDS 0.01 /* between two looks at whether it is still there */
 #define TRIES 2
 #define MOST_VARIABLES 16
 
@@ -52,6 +57,7 @@ struct vampd_decoder {
 struct errand {
   struct vampd_decoder_request request;
   int clip, tray, pipe[2];
+  _Atomic uint32_t *bell; /* mapped, or NULL */
   unsigned generation;
 };
 
@@ -97,14 +103,16 @@ static int spawn(int socket, pid_t *process) {
 
 static bool wait_readable(int descriptor, double seconds) {
   struct pollfd source = {.fd = descriptor, .events = POLLIN};
-  double deadline = vampd_now() + seconds, left;
-  while ((left = deadline - vampd_now()) > 0) {
-    int ready = poll(&source, 1, (int)(left * 1e3) + 1);
-    if (ready > 0 || (ready < 0 && errno != EINTR)) {
+  double deadline = vampd_now() + seconds;
+  for (double left = seconds;; left = deadline - vampd_now()) {
+    int ready = poll(&source, 1, left > 0 ? (int)(left * 1e3) + 1 : 0);
+    if (ready != 0 && (ready > 0 || errno != EINTR)) {
       return ready > 0;
     }
+    if (left <= 0) {
+      return false;
+    }
   }
-  return false;
 }
 
 /* There is nothing that it would have to put in order, and its children do not outlive it. */
@@ -195,6 +203,10 @@ struct vampd_decoder_facts vampd_decoder_facts(struct vampd_decoder *decoder) {
 /* ---- handing over ------------------------------------------------------------------------------------- */
 
 static void close_errand(struct errand *errand) {
+  if (errand->bell) {
+    munmap(errand->bell, sizeof *errand->bell);
+    errand->bell = NULL;
+  }
   int *const descriptors[] = {&errand->clip, &errand->tray, &errand->pipe[0], &errand->pipe[1]};
   for (size_t i = 0; i < sizeof descriptors / sizeof descriptors[0]; i++) {
     if (*descriptors[i] >= 0) {
@@ -220,15 +232,25 @@ static bool write_whole(int descriptor, const char *data, size_t size) {
 static int open_errand(struct errand *errand, const void *data, struct vamp_error *error) {
   const struct vampd_decoder_request *request = &errand->request;
   off_t room = (off_t)(VAMPD_TRAY_SAMPLES + request->limits.max_samples * sizeof(float));
+  off_t place = (off_t)VAMPD_BELL_OFFSET(request->size);
+  void *bell = MAP_FAILED;
   errand->clip = memfd_create("clip", MFD_CLOEXEC);
   errand->tray = memfd_create("tray", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (errand->clip < 0 || errand->tray < 0 || pipe2(errand->pipe, O_CLOEXEC) != 0 ||
-      !write_whole(errand->clip, data, request->size) || ftruncate(errand->tray, room) != 0 ||
-      fcntl(errand->tray, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+      !write_whole(errand->clip, data, request->size) ||
+      ftruncate(errand->clip, place + (off_t)sizeof *errand->bell) != 0 ||
+      (bell = mmap(NULL, sizeof *errand->bell, PROT_READ | PROT_WRITE, MAP_SHARED, errand->clip, place)) ==
+          MAP_FAILED ||
+      ftruncate(errand->tray, room) != 0 ||
+      fcntl(errand->tray, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
     int reason = errno;
     close_errand(errand);
+    if (bell != MAP_FAILED) {
+      munmap(bell, sizeof *errand->bell);
+    }
     return vamp_fail(error, VAMP_MEMORY, "No memory to decode the audio in: %s.", strerror(reason));
   }
+  errand->bell = bell;
   return VAMP_OK;
 }
 
@@ -254,12 +276,42 @@ static int hand_over(struct vampd_decoder *decoder, struct errand *errand, struc
   return vamp_fail(error, VAMP_IO, "The process that decodes audio does not stay alive.");
 }
 
-/* Waits for the end of the child. False where the decoder is gone or stuck; it has then been ended. */
+static void wait_for_bell(_Atomic uint32_t *bell, double seconds) {
+  struct timespec time = {.tv_nsec = (long)(1e9 * fmin(seconds, 0.5))};
+  syscall(SYS_futex, bell, FUTEX_WAIT, 0, &time, NULL, 0);
+}
+
+/* From here on nobody can write into the tray; false where somebody still might. */
+static bool seal(const struct errand *errand) {
+  return fcntl(errand->tray, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL) == 0;
+}
+
+/* Waits for the bell, and looks after the pipe as well, for a child may die without ringing, and the decoder
+ * too: futexes and descriptors cannot be waited for together. True where the tray is sealed. */
+static bool wait_for_result(const struct errand *errand, double deadline) {
+  while (vampd_now() < deadline) {
+    if (atomic_load(errand->bell) != 0) {
+      return seal(errand);
+    }
+    if (wait_readable(errand->pipe[0], 0)) {
+      return false;
+    }
+    wait_for_bell(errand->bell, LOOK_SECONDS);
+  }
+  return false;
+}
+
+/* Waits until the tray can be looked into. False where the decoder is gone or stuck; it has then been ended.
+ */
 static bool await(struct vampd_decoder *decoder, struct errand *errand, struct vampd_decoder_report *report) {
-  double seconds = errand->request.wall_milliseconds * 1e-3 * OVERTIME;
+  double deadline = vampd_now() + errand->request.wall_milliseconds * 1e-3 * OVERTIME;
   close(errand->pipe[1]); /* the decoder's is then the last, and its end the pipe's */
   errand->pipe[1] = -1;
-  if (wait_readable(errand->pipe[0], seconds) &&
+  if (wait_for_result(errand, deadline)) {
+    *report = (struct vampd_decoder_report){.end = VAMPD_END_DONE};
+    return true;
+  }
+  if (wait_readable(errand->pipe[0], deadline - vampd_now()) &&
       read(errand->pipe[0], report, sizeof *report) == (ssize_t)sizeof *report) {
     return true;
   }
@@ -336,9 +388,12 @@ static int read_tray(const struct errand *errand, const struct vampd_decoder_rep
     return fail_crash(report, error);
   }
   size_t count = (size_t)slip.frames * (size_t)slip.channels, size = count * sizeof(float);
-  void *samples =
-      mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, errand->tray, VAMPD_TRAY_SAMPLES);
-  if (samples == MAP_FAILED) {
+  /* A private mapping: a sealed tray allows no other, and who writes into it has a copy of the page. */
+  void *samples = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, errand->tray, VAMPD_TRAY_SAMPLES);
+  if (samples == MAP_FAILED || mprotect(samples, size, PROT_READ | PROT_WRITE) != 0) {
+    if (samples != MAP_FAILED) {
+      munmap(samples, size);
+    }
     return vamp_fail(error, VAMP_MEMORY, "No memory for the decoded audio: %s.", strerror(errno));
   }
   if (!are_samples(samples, count)) {

@@ -4,9 +4,15 @@
  * One socket (SOCK_SEQPACKET: a message is whole or not there) joins the two. The decoder says hello once;
  * after that the daemon's threads send requests, and nothing comes back that way. With a request come three
  * descriptors: the clip's bytes, the tray, and the writing end of a pipe. The tray is the memory in which the
- * child leaves a slip and, from VAMPD_TRAY_SAMPLES on, the samples. When the child is dead, the decoder
- * writes how it died into the pipe: only then does the daemon look into the tray, in which nobody can write
- * any more.
+ * child leaves a slip and, from VAMPD_TRAY_SAMPLES on, the samples.
+ *
+ * The daemon may look into the tray when nobody can write there any more, of which there are two proofs. One
+ * is that the child is dead: the decoder then writes how it died into the pipe. The other is sooner by what
+ * it takes a process to die, which is longer than a short clip takes to decode. The child unmaps the tray and
+ * rings a bell (a futex in a page behind the clip), and the daemon seals the tray against writing, which the
+ * kernel grants only where nobody has it mapped for that, and after which nobody ever can. The bell is a
+ * mere hint and need not be believed: a child that rings it and keeps the tray is waited for like any other.
+ * When the daemon has what it wants it closes the pipe, and the decoder kills what the child still is.
  */
 #ifndef VAMPD_DECODE_INTERNAL_H
 #define VAMPD_DECODE_INTERNAL_H
@@ -22,6 +28,10 @@
 struct vampd_decoder_hello {
   int32_t filter_error; /* 0, or the errno of the filter that was refused */
 };
+
+/* Where in the clip's memory the bell is, a uint32_t: behind `size` bytes, in a page of its own. */
+#define VAMPD_BELL_OFFSET(size)                                                                              \
+  (((uint64_t)(size) + VAMPD_TRAY_SAMPLES - 1) & ~(uint64_t)(VAMPD_TRAY_SAMPLES - 1))
 
 enum { VAMPD_REQUEST_CLIP, VAMPD_REQUEST_TRAY, VAMPD_REQUEST_PIPE, VAMPD_REQUEST_DESCRIPTORS };
 
@@ -60,8 +70,8 @@ struct vampd_decoder_slip {
 bool vampd_request_send(int socket, const struct vampd_decoder_request *request, const int *descriptors,
                         size_t count);
 
-/* Takes one with `count` descriptors, which are then the caller's. `flags` are those of recvmsg. 1; 0 where there
- * is none, or a message that is no request; -1 where there will be no more. */
+/* Takes one with `count` descriptors, which are then the caller's. `flags` are those of recvmsg. 1; 0 where
+ * there is none, or a message that is no request; -1 where there will be no more. */
 int vampd_request_receive(int socket, int flags, struct vampd_decoder_request *request, int *descriptors,
                           size_t count);
 

@@ -36,7 +36,8 @@ bool vampd_request_send(int socket, const struct vampd_decoder_request *request,
   return sent == (ssize_t)sizeof *request;
 }
 
-/* Takes the descriptors of a message; true where they are as many as there should be, else they are closed. */
+/* Takes the descriptors of a message; true where they are as many as there should be, else they are closed.
+ */
 static bool take_descriptors(struct msghdr *message, bool good, int *descriptors, size_t count) {
   int taken[VAMPD_REQUEST_DESCRIPTORS];
   size_t number = 0;

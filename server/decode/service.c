@@ -3,9 +3,13 @@
  *
  * Why not fork in the daemon? It has threads, gigabytes of model and a GPU's mappings: a fork would copy the
  * page tables of all that, for every clip, and the child could do hardly anything safely. Why not run a
- * program for every clip? Starting one takes some ten milliseconds, mostly of dynamic linking; a fork of this
- * small process takes less than half of one. Why not one process that decodes clip after clip? Then what one
- * clip broke, the next one would have.
+ * program for every clip? Starting one takes some ten milliseconds, mostly of dynamic linking. Why not one
+ * process that decodes clip after clip? Then what one clip broke, the next one would have.
+ *
+ * One child, the spare, is forked ahead: it has decoded a clip of our own, so that the libraries are ready,
+ * waits for one request, and is as fresh as any other child when that comes. A clip that finds no spare, as
+ * when many come at once, gets a child that is forked there and then. More spares than one were not worth
+ * their memory: where clips come faster than one in a few milliseconds, the processors are busy anyway.
  *
  * It is the daemon's own program, run again, so that nothing more has to be installed and found; and that
  * from the start, not a fork of the daemon before it has threads, so that the first decoder and one that
@@ -32,22 +36,23 @@
 #include "server/decode/internal.h"
 #include "server/log.h"
 
-/* Milliseconds without a message, after which there is time to fork: the daemon, which has just been told how a
- * clip ended, goes first. */
+/* Milliseconds without a message, after which there is time to fork: the daemon, which has just been told how
+ * a clip ended, goes first. */
 #define PAUSE 2
 
 struct clip {
   pid_t process; /* 0: this place is free */
   int pipe;
   double deadline;
-  bool too_long;
+  bool too_long; /* it has been killed for that */
+  bool dropped;  /* and for this: nobody waits for it */
 };
 
 struct service {
   vampd_decode_function *decode;
   struct vampd_filter *filter;
   uint64_t own_memory;
-  int children; /* signalfd of SIGCHLD */
+  int children;     /* signalfd of SIGCHLD */
   pid_t spare;      /* a child that waits for its clip, or 0 */
   int spare_socket; /* -1: there is none, or it is no longer one */
   int count;
@@ -111,26 +116,6 @@ static pid_t hand_over(struct service *service, const struct vampd_decoder_reque
   return -EAGAIN;
 }
 
-static void begin(struct service *service, const struct vampd_decoder_request *request,
-                  const int *descriptors) {
-  struct clip *clip = service->clips;
-  while (clip < service->clips + VAMPD_DECODER_CLIPS && clip->process != 0) {
-    clip++;
-  }
-  bool full = clip == service->clips + VAMPD_DECODER_CLIPS;
-  pid_t process = full ? -EAGAIN : hand_over(service, request, descriptors);
-  if (process < 0) {
-    report(descriptors[VAMPD_REQUEST_PIPE], VAMPD_END_NOT_BEGUN, (int)-process);
-  } else {
-    *clip = (struct clip){.process = process,
-                          .pipe = descriptors[VAMPD_REQUEST_PIPE],
-                          .deadline = vampd_now() + request->wall_milliseconds * 1e-3};
-    service->count++;
-  }
-  close(descriptors[VAMPD_REQUEST_CLIP]);
-  close(descriptors[VAMPD_REQUEST_TRAY]);
-}
-
 static void end(struct service *service, struct clip *clip, int status) {
   bool left = WIFEXITED(status);
   int number = left ? 0 : WTERMSIG(status);
@@ -143,6 +128,46 @@ static void end(struct service *service, struct clip *clip, int status) {
   }
   *clip = (struct clip){0};
   service->count--;
+}
+
+/* Nobody waits for this clip any more: the daemon has what it wanted, or is dead. */
+static bool is_abandoned(const struct clip *clip) {
+  struct pollfd pipe = {.fd = clip->pipe};
+  return poll(&pipe, 1, 0) > 0 && (pipe.revents & POLLERR) != 0;
+}
+
+/* NULL where as many are decoded as may be. One that nobody waits for has lost its place. */
+static struct clip *find_place(struct service *service) {
+  struct clip *end_of_clips = service->clips + VAMPD_DECODER_CLIPS;
+  for (struct clip *clip = service->clips; clip < end_of_clips; clip++) {
+    if (clip->process == 0) {
+      return clip;
+    }
+  }
+  for (struct clip *clip = service->clips; clip < end_of_clips; clip++) {
+    int status;
+    if (is_abandoned(clip) && kill(clip->process, SIGKILL) == 0 && waitpid(clip->process, &status, 0) > 0) {
+      end(service, clip, status);
+      return clip;
+    }
+  }
+  return NULL;
+}
+
+static void begin(struct service *service, const struct vampd_decoder_request *request,
+                  const int *descriptors) {
+  struct clip *clip = find_place(service);
+  pid_t process = clip ? hand_over(service, request, descriptors) : -EAGAIN;
+  if (process < 0) {
+    report(descriptors[VAMPD_REQUEST_PIPE], VAMPD_END_NOT_BEGUN, (int)-process);
+  } else {
+    *clip = (struct clip){.process = process,
+                          .pipe = descriptors[VAMPD_REQUEST_PIPE],
+                          .deadline = vampd_now() + request->wall_milliseconds * 1e-3};
+    service->count++;
+  }
+  close(descriptors[VAMPD_REQUEST_CLIP]);
+  close(descriptors[VAMPD_REQUEST_TRAY]);
 }
 
 /* The spare is dead without a clip: the next clip gets a new one. */
@@ -203,14 +228,41 @@ static bool receive(struct service *service) {
   return status >= 0;
 }
 
+enum { CHILDREN, SOCKET, PIPES, SOURCES = PIPES + VAMPD_DECODER_CLIPS };
+
+/* Waits for something to happen; what poll says, but an interruption is like nothing. */
+static int wait_for_events(struct service *service, struct pollfd *sources, bool pause) {
+  int timeout = watch_clock(service);
+  sources[CHILDREN] = (struct pollfd){.fd = service->children, .events = POLLIN};
+  sources[SOCKET] = (struct pollfd){.fd = VAMPD_DECODER_SOCKET, .events = POLLIN};
+  for (int i = 0; i < VAMPD_DECODER_CLIPS; i++) {
+    const struct clip *clip = &service->clips[i];
+    sources[PIPES + i] = (struct pollfd){.fd = clip->process != 0 && !clip->dropped ? clip->pipe : -1};
+  }
+  int ready = poll(sources, SOURCES, pause && (timeout < 0 || timeout > PAUSE) ? PAUSE : timeout);
+  if (ready < 0 && errno == EINTR) {
+    memset(sources, 0, SOURCES * sizeof *sources);
+    return 0;
+  }
+  return ready;
+}
+
+/* Ends what nobody waits for any more: a child has no business to outlive its answer. */
+static void drop_abandoned(struct service *service, const struct pollfd *sources) {
+  for (int i = 0; i < VAMPD_DECODER_CLIPS; i++) {
+    if (sources[PIPES + i].revents & POLLERR) {
+      kill(service->clips[i].process, SIGKILL);
+      service->clips[i].dropped = true;
+    }
+  }
+}
+
 static void serve(struct service *service) {
-  struct pollfd sources[] = {{.fd = service->children, .events = POLLIN},
-                             {.fd = VAMPD_DECODER_SOCKET, .events = POLLIN}};
+  struct pollfd sources[SOURCES];
   bool open = true, make = true; /* a spare, when there is a pause */
   while (open) {
-    int timeout = watch_clock(service);
-    int ready = poll(sources, 2, make && (timeout < 0 || timeout > PAUSE) ? PAUSE : timeout);
-    if (ready < 0 && errno != EINTR) {
+    int ready = wait_for_events(service, sources, make);
+    if (ready < 0) {
       break;
     }
     if (ready == 0 && make) {
@@ -219,11 +271,12 @@ static void serve(struct service *service) {
         make_spare(service, true);
       }
     }
+    drop_abandoned(service, sources);
     struct signalfd_siginfo signal;
-    if (ready > 0 && sources[0].revents && read(service->children, &signal, sizeof signal) > 0) {
+    if (sources[CHILDREN].revents && read(service->children, &signal, sizeof signal) > 0) {
       make = reap(service, false) || make;
     }
-    if (ready > 0 && sources[1].revents) {
+    if (sources[SOCKET].revents) {
       open = receive(service);
     }
   }

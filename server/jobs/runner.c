@@ -18,7 +18,7 @@
 #include "server/jobs/result.h"
 #include "server/log.h"
 
-#define MAX_ATTEMPTS 100
+#define MAX_ATTEMPTS 1000
 #define MAX_REFUSALS 5     /* times in a row without memory, before a job fails */
 #define MEMORY_SECONDS 5.0 /* until a job for which there was none is tried again */
 #define DISK_SECONDS 15.0  /* likewise, disk */

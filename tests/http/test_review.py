@@ -9,13 +9,13 @@ from test_access import as_key, write_keys
 from test_errors import problem
 from test_events import Stream
 
-FRAMES = 58  # of the second that `clip` lasts
 LAB = "vk_" + hashlib.sha256(b"review").hexdigest()
 
 
-def long_mask(bytes_at_least):
+def long_mask(bytes_at_least, seconds=1):
     """A mask of bitmaps, as long as a page would send one it has drawn."""
-    bitmap = {"pattern": "bitmap", "codebooks": [0, 14], "data": [[(c + t) % 2 for t in range(FRAMES)] for c in range(14)]}
+    frames = -(-44100 * seconds // 768)
+    bitmap = {"pattern": "bitmap", "codebooks": [0, 14], "data": [[(c + t) % 2 for t in range(frames)] for c in range(14)]}
     count = bytes_at_least // len(json.dumps(bitmap, separators=(",", ":"))) + 1
     return {"any": [bitmap] * count}
 
@@ -38,11 +38,11 @@ def test_the_last_event_of_a_job_with_long_parameters(daemon, clip):
     assert listed["params"] == {}
 
 
-def test_parameters_are_not_multiplied_without_bound(daemon, clip):
-    """Every point of a sweep keeps all parameters: 60 KiB of them became a quarter of a gigabyte."""
-    grid = {"seed": list(range(1000))}
-    problem(daemon.submit_sweep(clip, {"grid": grid, "mask": long_mask(60 << 10)}), 413, "too-large")
-    assert daemon.jobs() == 0
+def test_parameters_have_a_bound(daemon):
+    """They are kept, and copied into every point of a sweep and every job of a list: megabytes became gigabytes."""
+    mask = long_mask(300 << 10, seconds=4)
+    problem(daemon.post_jobs(make_wav(4.0), {"seed": 1, "mask": mask}), 413, "too-large")
+    daemon.wait_for_jobs(0)
 
 
 @pytest.fixture(scope="module")
