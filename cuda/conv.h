@@ -80,7 +80,8 @@ struct conv_epilogue {
 /* Everything a kernel is told. */
 struct conv_job {
   struct conv_plan plan;
-  int chunks, input_slots, input_rows; /* of shared memory, by conv_job_make */
+  int chunks, input_slots, input_rows; /* of shared memory */
+  int columns;                         /* blocks side by side, for all outputs of the same rows */
   const void *in;                      /* act [rows, width], activated; FEW: float [rows, channels], plain */
   const void *weight;
   const float *alpha; /* FEW: the snake on the way in, or NULL */

@@ -9,6 +9,9 @@
  * ldmatrix and mma. A warp computes WM x WN; 64 x 64 reads 2 bytes of shared memory for 32 multiplications,
  * half of what the tensor cores of sm_80 allow.
  *
+ * Blocks of the same rows follow each other, so that at any time the device works on few rows with all their
+ * outputs: those rows come from memory once, and the weights, some megabytes, stay in the second-level cache.
+ *
  * Outputs are cut into BN that leave the least over. Warps whose rows all lie behind the sequence's end skip
  * the arithmetic: it saves time in short sequences, and no element that is kept notices.
  *
@@ -23,9 +26,9 @@ __global__ void __launch_bounds__(WARPS_M *WARPS_N * 32) conv_bf16_kernel(const 
   constexpr int STAGE = BN * CONV_ROW_BYTES;
   VAMP_SHARED(char, shared);
   char *inputs = shared + CONV_STAGES * STAGE;
-  const struct conv_sequence sequence = conv_find(job.table, blockIdx.x);
-  const int64_t first = ((int64_t)blockIdx.x - sequence.tile) * BM;
-  const int column = (int)blockIdx.y * BN;
+  const struct conv_sequence sequence = conv_find(job.table, blockIdx.x / job.columns);
+  const int64_t first = ((int64_t)(blockIdx.x / job.columns) - sequence.tile) * BM;
+  const int column = (int)(blockIdx.x % job.columns) * BN;
   const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
   const int warp_row = warp / WARPS_N * WM, warp_column = warp % WARPS_N * WN;
   const bool active = first + warp_row < sequence.rows;
@@ -144,13 +147,13 @@ size_t conv_bf16_shared(const struct conv_plan *plan) {
 }
 
 template <int WARPS_M, int WARPS_N, int WM, int WN>
-static int launch(struct cuda_device *device, const struct conv_job *job, int64_t tiles, size_t bytes) {
-  int columns = (job->plan.outputs + WARPS_N * WN - 1) / (WARPS_N * WN);
+static int launch(struct cuda_device *device, struct conv_job *job, int64_t tiles, size_t bytes) {
+  job->columns = (job->plan.outputs + WARPS_N * WN - 1) / (WARPS_N * WN);
   int status = conv_allow_shared((const void *)conv_bf16_kernel<WARPS_M, WARPS_N, WM, WN>, bytes);
   if (status) {
     return status;
   }
-  VAMP_LAUNCH((conv_bf16_kernel<WARPS_M, WARPS_N, WM, WN>), dim3((unsigned)tiles, (unsigned)columns),
+  VAMP_LAUNCH((conv_bf16_kernel<WARPS_M, WARPS_N, WM, WN>), dim3((unsigned)(tiles * job->columns)),
               dim3(WARPS_M * WARPS_N * 32), bytes, device->stream, *job);
   CUDA_TRY(cudaGetLastError());
   return 0;

@@ -12,13 +12,13 @@ enum { THREADS = 128, COLUMNS = 8 };
 
 /* TN threads lie side by side, THREADS / TN one above the other. */
 template <int TN, int RT>
-__global__ void __launch_bounds__(THREADS) conv_fp32_kernel(const struct conv_job job) {
+__global__ void __launch_bounds__(THREADS, 3) conv_fp32_kernel(const struct conv_job job) {
   constexpr int TM = THREADS / TN, BM = TM * RT, BN = TN * COLUMNS, STAGE = BN * CONV_ROW_BYTES;
   VAMP_SHARED(char, shared);
   char *inputs = shared + CONV_STAGES * STAGE;
-  const struct conv_sequence sequence = conv_find(job.table, blockIdx.x);
-  const int64_t first = ((int64_t)blockIdx.x - sequence.tile) * BM;
-  const int column = (int)blockIdx.y * BN;
+  const struct conv_sequence sequence = conv_find(job.table, blockIdx.x / job.columns);
+  const int64_t first = ((int64_t)(blockIdx.x / job.columns) - sequence.tile) * BM;
+  const int column = (int)(blockIdx.x % job.columns) * BN;
   const int across = (int)threadIdx.x % TN, down = (int)threadIdx.x / TN;
   const int steps = job.chunks * job.plan.taps;
 
@@ -112,13 +112,13 @@ size_t conv_fp32_shared(const struct conv_plan *plan) {
 }
 
 template <int TN, int RT>
-static int launch(struct cuda_device *device, const struct conv_job *job, int64_t tiles, size_t bytes) {
-  int columns = (job->plan.outputs + TN * COLUMNS - 1) / (TN * COLUMNS);
+static int launch(struct cuda_device *device, struct conv_job *job, int64_t tiles, size_t bytes) {
+  job->columns = (job->plan.outputs + TN * COLUMNS - 1) / (TN * COLUMNS);
   int status = conv_allow_shared((const void *)conv_fp32_kernel<TN, RT>, bytes);
   if (status) {
     return status;
   }
-  VAMP_LAUNCH((conv_fp32_kernel<TN, RT>), dim3((unsigned)tiles, (unsigned)columns), dim3(THREADS), bytes,
+  VAMP_LAUNCH((conv_fp32_kernel<TN, RT>), dim3((unsigned)(tiles * job->columns)), dim3(THREADS), bytes,
               device->stream, *job);
   CUDA_TRY(cudaGetLastError());
   return 0;

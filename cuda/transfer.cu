@@ -20,7 +20,8 @@ int cuda_staging_open(struct cuda_device *device) {
     s->device = (char *)memory;
   }
   for (int i = 0; i < CUDA_SLOTS && !status; i++) {
-    status = CUDA_CHECK(cudaEventCreateWithFlags(&s->done[i], cudaEventDisableTiming));
+    status =
+        CUDA_CHECK(cudaEventCreateWithFlags(&s->done[i], cudaEventDisableTiming | cudaEventBlockingSync));
   }
   return status;
 }

@@ -242,35 +242,39 @@ static void jobs_do_not_see_each_other(void **state) {
 }
 
 /* One job of six steps: its first step runs kernel by kernel, the second is recorded, four are replayed. The
- * same job again, and another of the same size class, are replayed from the beginning. */
+ * same job again, and another of the same size class, are replayed from the beginning; one that filters runs
+ * other kernels and has a recording of its own. */
 static void a_step_is_recorded_once(void **state) {
   (void)state;
-  struct material *m = malloc(sizeof *m * 2);
+  enum { KINDS = 3 };
+  struct material *m = malloc(sizeof *m * KINDS);
   struct vamp_result *plain[JOBS] = {NULL}, *recorded[JOBS] = {NULL};
   struct fixture f;
   int per_step = 4 * tiny.coarse.n_layers;
   assert_non_null(m);
   make_material(&m[0], VAMP_TASK_COARSE, 0, 100);
   make_material(&m[1], VAMP_TASK_COARSE, 2, 90);
-  m[0].job.sampling.coarse_steps = m[1].job.sampling.coarse_steps = 6;
+  make_material(&m[2], VAMP_TASK_COARSE, 1, 95);
+  m[0].job.sampling.coarse_steps = m[1].job.sampling.coarse_steps = m[2].job.sampling.coarse_steps = 6;
   setenv("VAMP_CUDA_GRAPHS", "0", 1);
   open_fixture(&f, true, VAMP_PRECISION_BF16);
   unsetenv("VAMP_CUDA_GRAPHS");
   linear_calls = 0;
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < KINDS; i++) {
     run_all(f.loop, 1, &m[i], plain);
   }
-  assert_int_equal(linear_calls, 12 * per_step);
+  assert_int_equal(linear_calls, KINDS * 6 * per_step);
   close_fixture(&f);
   open_fixture(&f, true, VAMP_PRECISION_BF16);
   for (int round = 0; round < 2; round++) {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < KINDS; i++) {
       linear_calls = 0;
       run_all(f.loop, 1, &m[i], recorded);
-      assert_int_equal(linear_calls, round == 0 && i == 0 ? 2 * per_step : 0);
+      assert_int_equal(linear_calls, round == 0 && i != 1 ? 2 * per_step : 0);
     }
-    assert_same(recorded[0], plain[0], true);
-    assert_same(recorded[2], plain[2], true);
+    for (int i = 0; i < KINDS; i++) {
+      assert_same(recorded[i], plain[i], true);
+    }
     free_results(recorded);
   }
   close_fixture(&f);
@@ -301,12 +305,43 @@ static void recordings_survive_growth(void **state) {
   free(m);
 }
 
+/* So do the tables of a batch, when it has more sequences than any before. */
+static void recordings_survive_a_crowd(void **state) {
+  (void)state;
+  enum { CROWD = 70 };
+  struct material *m = malloc(sizeof *m * (CROWD + 1));
+  struct vamp_result *first[JOBS] = {NULL}, *again[JOBS] = {NULL}, *crowd[CROWD + 2] = {NULL};
+  struct fixture f;
+  assert_non_null(m);
+  make_material(&m[0], VAMP_TASK_COARSE, 0, 20);
+  for (int i = 1; i <= CROWD; i++) {
+    make_material(&m[i], VAMP_TASK_COARSE, i, 1);
+    m[i].job.sampling.coarse_steps = 1;
+  }
+  open_fixture(&f, true, VAMP_PRECISION_BF16);
+  /* Buffers are as large as they will be, or they would say of themselves that they moved. */
+  make_material(&m[1], VAMP_TASK_COARSE, 1, CROWD);
+  run_all(f.loop, 1, &m[1], crowd);
+  make_material(&m[1], VAMP_TASK_COARSE, 1, 1);
+  vamp_result_free(crowd[1]);
+  run_all(f.loop, 1, &m[0], first);
+  run_all(f.loop, CROWD, m + 1, crowd);
+  run_all(f.loop, 1, &m[0], again);
+  assert_same(again[0], first[0], true);
+  close_fixture(&f);
+  free_results(first);
+  free_results(again);
+  for (int i = 1; i <= CROWD; i++) {
+    vamp_result_free(crowd[i]);
+  }
+  free(m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(tokens_are_those_of_the_cpu),
-      cmocka_unit_test(jobs_do_not_see_each_other),
-      cmocka_unit_test(a_step_is_recorded_once),
-      cmocka_unit_test(recordings_survive_growth),
+      cmocka_unit_test(tokens_are_those_of_the_cpu), cmocka_unit_test(jobs_do_not_see_each_other),
+      cmocka_unit_test(a_step_is_recorded_once),     cmocka_unit_test(recordings_survive_growth),
+      cmocka_unit_test(recordings_survive_a_crowd),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
