@@ -10,6 +10,9 @@
 
 #include "engine/generate/turn.h"
 
+#define MAX_SQUEEZE 6
+#define SQUEEZED_TURNS 200
+
 struct event_node {
   struct vamp_event event;
   struct event_node *next;
@@ -35,6 +38,8 @@ struct vamp_loop {
   struct event_node *events, **events_end;
   bool lost; /* the device failed */
   struct vamp_loop_turn last;
+  int squeeze;  /* turns are 2^squeeze times smaller than the device would like, for want of memory */
+  int squeezed; /* turns since that was last changed */
 };
 
 /* ---- submissions ---------------------------------------------------------------------------------- */
@@ -370,19 +375,36 @@ static void fail_turn(struct vamp_loop *loop, const struct turn *turn, const str
   }
 }
 
+/* Too much for the device's memory is not the fault of the jobs in it: the same work is tried again in
+ * smaller turns, which nothing but the clock can tell from larger ones. A turn that failed has changed
+ * nothing. */
+static bool try_smaller(struct vamp_loop *loop, const struct turn *turn) {
+  bool smaller = turn->count > 1 && loop->squeeze < MAX_SQUEEZE;
+  loop->squeeze += smaller;
+  loop->squeezed = 0;
+  loop->last = (struct vamp_loop_turn){0};
+  return smaller;
+}
+
 /* 1 where there was something to run. */
 static int run_turn(struct vamp_loop *loop, struct vamp_error *failure) {
   struct turn turn;
-  turn_plan(&turn, loop->model, loop->active);
+  turn_plan(&turn, loop->model, loop->active, loop->squeeze);
   int worked = turn.count > 0;
   int status = worked ? turn_run(&turn, loop->model, failure) : 0;
-  if (status) {
+  if (status == VAMP_MEMORY && try_smaller(loop, &turn)) {
+    *failure = (struct vamp_error){0};
+  } else if (status) {
     failure->status = status;
     loop->lost = status == VAMP_DEVICE;
     fail_turn(loop, &turn, failure);
   } else {
     note(loop, &turn);
     turn_account(&turn);
+    if (loop->squeeze > 0 && ++loop->squeezed == SQUEEZED_TURNS) {
+      loop->squeeze--; /* there may be room again */
+      loop->squeezed = 0;
+    }
     for (int i = 0; i < turn.count && !loop->lost; i++) {
       if (i == 0 || turn.jobs[i] != turn.jobs[i - 1]) {
         advance(loop, turn.jobs[i], failure);

@@ -160,7 +160,7 @@ static void turn_pack(struct turn *turn, const struct vamp_model *model, const s
 }
 
 /* Takes the active jobs in the order of their turn until the device is full. */
-void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active) {
+void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active, int squeeze) {
   const struct vamp_device *device = vamp_model_device(model);
   *turn = (struct turn){.kind = VAMP_FINISHED};
   size_t count;
@@ -171,7 +171,7 @@ void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *ac
   turn->kind = places[0].job->phase;
   turn->oldest_first = places[0].job->owner && places[0].job->owner->lead < 0;
   bool codec = turn->kind == VAMP_ENCODING || turn->kind == VAMP_DECODING;
-  turn->room = codec ? device->codec_rows : device->step_rows;
+  turn->room = (codec ? device->codec_rows : device->step_rows) >> squeeze;
   for (size_t i = 0; i < count; i++) {
     if (places[i].job->owner) {
       places[i].job->owner->riding = 0;

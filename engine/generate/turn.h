@@ -29,8 +29,8 @@ struct turn {
 };
 
 /* Takes the active jobs (oldest first) in the order of their turn until the device is full; count 0 where
- * there is no work. */
-void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active);
+ * there is no work. `squeeze`: it counts as full with a half, a quarter ... of what it usually takes. */
+void turn_plan(struct turn *turn, const struct vamp_model *model, struct job *active, int squeeze);
 void turn_free(struct turn *turn);
 
 /* After it ran: counts its work towards its jobs and clients. */

@@ -90,7 +90,9 @@ static void pass_events_on(struct vampd_device *device) {
 static void measure(struct vampd_device *device, double seconds) {
   struct vamp_loop_turn turn;
   vamp_loop_last_turn(device->loop, &turn);
-  vampd_metrics_turn(device->options.metrics, &turn, seconds);
+  if (turn.sequences > 0) {
+    vampd_metrics_turn(device->options.metrics, &turn, seconds);
+  }
 }
 
 /* See "Gathering" above. */

@@ -23,7 +23,7 @@ import threading
 import time
 
 KINDS = 6  # of requests, whose bytes are known before
-MOST_OPEN = 120  # jobs that are not known to be finished
+MOST_OPEN = 24  # jobs that are not known to be finished
 
 
 def digest(data):

@@ -21,7 +21,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "server/decode/decode.h"
+#include "server/decode/internal.h"
 #include "server/log.h"
 
 /* A sanitizer keeps books, which take memory of their own. */
@@ -105,6 +105,10 @@ static inline int obey(int order, const struct vamp_audio_limits *limits, float 
     nowhere = malloc(10 << 20);
     memset(nowhere, 1, 10 << 20);
     return 0;
+  case 'd': /* keeps the tray in a second place, so that it can still be written to */
+    room[99] = 0.5f;
+    nowhere = mremap(room, 0, 4096, MREMAP_MAYMOVE);
+    return nowhere == MAP_FAILED ? VAMP_IO : 0;
   case '1': /* lies */
     audio->frames = limits->max_samples + 1;
     return 0;
@@ -209,18 +213,18 @@ static inline int count_descriptors(pid_t process) {
   return count_entries(folder);
 }
 
-/* Processes whose parent is this one, zombies among them. */
-static inline int count_children(pid_t parent) {
+/* Processes whose parent is this one, zombies among them; of this name only, where `name` is not NULL. */
+static inline int count_named(pid_t parent, const char *name) {
   int count = 0;
   DIR *entries = opendir("/proc");
   assert_non_null(entries);
   for (struct dirent *entry; (entry = readdir(entries));) {
-    char path[300], state;
+    char path[300], called[64], state;
     int process, of;
     snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
     FILE *file = entry->d_name[0] >= '1' && entry->d_name[0] <= '9' ? fopen(path, "r") : NULL;
-    if (file && fscanf(file, "%d %*s %c %d", &process, &state, &of) == 3) {
-      count += of == (int)parent;
+    if (file && fscanf(file, "%d (%63[^)]) %c %d", &process, called, &state, &of) == 4) {
+      count += of == (int)parent && (!name || strcmp(called, name) == 0);
     }
     if (file) {
       fclose(file);
@@ -228,6 +232,38 @@ static inline int count_children(pid_t parent) {
   }
   closedir(entries);
   return count;
+}
+
+static inline void kill_children(pid_t parent) {
+  char path[64];
+  int process;
+  snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+  FILE *file = fopen(path, "r");
+  assert_non_null(file);
+  while (fscanf(file, "%d", &process) == 1) {
+    kill(process, SIGKILL);
+  }
+  fclose(file);
+}
+
+static inline int count_children(pid_t parent) {
+  return count_named(parent, NULL);
+}
+
+/* Of a decoder: the processes that have a clip. */
+static inline int count_clips(pid_t decoder) {
+  return count_named(decoder, VAMPD_CLIP_NAME);
+}
+
+/* Nothing but the spare is left, after a moment in which the last child may go and the spare come. */
+static inline void assert_idle(pid_t decoder) {
+  for (int i = 0; i < 2000; i++) {
+    if (count_children(decoder) == 1 && count_named(decoder, VAMPD_SPARE_NAME) == 1) {
+      return;
+    }
+    usleep(1000);
+  }
+  fail_msg("%d children, %d spare", count_children(decoder), count_named(decoder, VAMPD_SPARE_NAME));
 }
 
 static inline long resident_kib(pid_t process) {
