@@ -73,8 +73,10 @@ def test_a_whole_stream(daemon, long_job):
     assert progress == sorted(progress) and len(progress) > 3 and all(0 <= share <= 1 for share in progress)
     steps = [event[2] for event in events if event[2]["state"] == "generating" and "steps" in event[2]]
     assert len(steps) > 3 and all(0 <= data["step"] <= data["steps"] for data in steps)
-    coarse = [data["committed"] for data in steps if data["steps"] == steps[1]["steps"]]
-    assert coarse == sorted(coarse) and coarse[-1] > 0.5
+    # Within a stage ever more tokens are fixed; with the next stage or pass it begins anew.
+    assert all(b["committed"] >= a["committed"] or b["step"] < a["step"] or b["steps"] != a["steps"]
+               for a, b in zip(steps, steps[1:]))
+    assert max(data["committed"] for data in steps) > 0.5
 
 
 def test_of_a_finished_job(daemon, clip):
