@@ -112,7 +112,9 @@ static void end_without_result(struct vampd_runner *runner, struct vampd_live *l
                                const struct vamp_error *why) {
   struct vamp_error error = {0};
   const char *name = state == VAMPD_STATE_FAILED ? "failed" : "cancelled";
-  json_t *problem = vampd_problem_json(why, VAMPD_PROBLEM_INVALID_FIELD);
+  /* What was accepted was right then: only a field that is named is to blame, and not the client otherwise. */
+  json_t *problem =
+      vampd_problem_json(why, why->field[0] ? VAMPD_PROBLEM_INVALID_FIELD : VAMPD_PROBLEM_INTERNAL);
   char *text = json_dumps(problem, JSON_COMPACT);
   json_decref(problem);
   int status = vampd_store_finish(runner->parts.store, live->id, state, text ? text : "{}", NULL, 0, &error);

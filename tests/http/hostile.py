@@ -212,6 +212,14 @@ def process_facts(process):
     return resident, len(os.listdir(f"/proc/{process}/fd")), children
 
 
+def process_name(process):
+    try:
+        with open(f"/proc/{process}/comm", encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 class Attack:
     """Several strangers at once, until the time is over or one of them finds something wrong."""
 
@@ -266,11 +274,14 @@ class Attack:
         time.sleep(1)
 
     def facts(self):
-        """Resident memory of daemon and decoder in KiB, their descriptors, and the decoder's children."""
+        """Resident memory of daemon and decoder in KiB, their descriptors, and the processes of clips: the decoder's
+        children but the one that waits for the next clip."""
         resident, descriptors, children = process_facts(self.daemon.process.pid)
         assert len(children) == 1, f"{len(children)} children of the daemon, and there should be the decoder alone"
         inner_resident, inner_descriptors, grandchildren = process_facts(children[0])
-        return resident, descriptors, inner_resident, inner_descriptors, len(grandchildren)
+        spares = sum(process_name(process) == "vampd-spare" for process in grandchildren)
+        assert spares <= 1, f"{spares} processes that wait for a clip"
+        return resident, descriptors, inner_resident, inner_descriptors, len(grandchildren) - spares
 
     def compare(self, before):
         """What must not have grown since then."""
