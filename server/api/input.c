@@ -183,6 +183,9 @@ static int take_json_tokens(struct vampd_exchange *exchange, struct vampd_input 
   if (!rows) {
     return VAMP_OK;
   }
+  if (codebooks > VAMP_MASK_MAX_CODEBOOKS) {
+    return refuse_field(exchange, "/tokens", "No model has so many codebooks.");
+  }
   int32_t *data = codebooks && frames ? malloc(codebooks * frames * sizeof *data) : NULL;
   if (codebooks && frames && !data) {
     return refuse_memory(exchange);

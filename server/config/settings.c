@@ -21,6 +21,7 @@
 #include "server/config/ini.h"
 
 #define ENVIRONMENT_PREFIX "VAMPD_"
+#define LINE_WIDTH 100
 #define MAX_LIST 8192 /* bytes of a list that goes over several lines */
 
 struct vampd_configuration {
@@ -411,18 +412,46 @@ void vampd_configuration_publish(struct vampd_configuration *configuration,
   vampd_settings_release(before);
 }
 
-void vampd_settings_print(const struct vampd_settings *settings, FILE *out) {
+static void print_origin(const struct vampd_settings *settings, int row, FILE *out) {
   static const char *const SOURCES[] = {"default", "", "environment", "flag"};
-  for (int row = 0; row < VAMPD_OPTION_COUNT; row++) {
-    char number[16];
-    const char *value = vampd_option_value(&VAMPD_OPTIONS[row], &settings->options, number);
-    const struct vampd_origin *origin = &settings->origins[row];
-    int used = fprintf(out, "%s = %s", VAMPD_OPTIONS[row].name, value);
-    fprintf(out, "%*s ; %s", used < 40 ? 40 - used : 0, "", SOURCES[origin->source]);
-    if (origin->source == VAMPD_FROM_FILE) {
-      fprintf(out, "%s:%d", settings->file, origin->line);
+  const struct vampd_origin *origin = &settings->origins[row];
+  fprintf(out, "; %s", SOURCES[origin->source]);
+  if (origin->source == VAMPD_FROM_FILE) {
+    fprintf(out, "%s:%d", settings->file, origin->line);
+  }
+  fputs("\n", out);
+}
+
+/* A list that is too long for one line of the file goes on in indented ones, as the file may have it. */
+static void print_list(const char *value, FILE *out) {
+  int used = 0;
+  while (*value) {
+    int item = (int)strcspn(value, ",");
+    bool more = value[item] == ',';
+    if (used > 0 && used + item > LINE_WIDTH) {
+      fputs("\n    ", out);
+      used = 0;
     }
-    fputs("\n", out);
+    used += fprintf(out, "%.*s", item + more, value);
+    value += item + more;
+  }
+  fputs("\n", out);
+}
+
+void vampd_settings_print(const struct vampd_settings *settings, FILE *out) {
+  for (int row = 0; row < VAMPD_OPTION_COUNT; row++) {
+    const struct vampd_option *option = &VAMPD_OPTIONS[row];
+    char number[16];
+    const char *value = vampd_option_value(option, &settings->options, number);
+    if (option->kind == VAMPD_OPTION_LIST && strlen(value) > LINE_WIDTH / 2) {
+      print_origin(settings, row, out); /* nothing may stand behind a line that goes on */
+      fprintf(out, "%s = ", option->name);
+      print_list(value, out);
+      continue;
+    }
+    int used = fprintf(out, "%s = %s", option->name, value);
+    fprintf(out, "%*s ", used < 40 ? 40 - used : 0, "");
+    print_origin(settings, row, out);
   }
   if (settings->keys) {
     fprintf(out, "; %zu %s in %s\n", settings->keys->count, settings->keys->count == 1 ? "key" : "keys",

@@ -298,13 +298,13 @@ static int add_text(const struct packing *packing, struct archive *archive, cons
   return status;
 }
 
-/* Copies an open file of the store into an entry; closes it. */
+/* Copies an open file of the store into an entry, from its beginning wherever it was left; closes it. */
 static int add_file(const struct packing *packing, struct archive *archive, const char *name, int file,
                     int64_t size, struct vamp_error *error) {
   char block[65536];
   int status = begin_entry(packing, archive, name, size, error);
   for (int64_t left = size; left > 0 && status == VAMP_OK;) {
-    ssize_t got = read(file, block, sizeof block);
+    ssize_t got = pread(file, block, sizeof block, (off_t)(size - left));
     if (got <= 0) {
       status = vamp_fail(error, VAMP_IO, "A file of the sweep cannot be read.");
     } else if (archive_write_data(archive, block, (size_t)got) != got) {

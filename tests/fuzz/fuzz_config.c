@@ -40,7 +40,8 @@ static struct vampd_configuration *read_configuration(char *path, struct vamp_er
   return status == VAMP_OK ? configuration : NULL;
 }
 
-#define LINE_BYTES 190 /* that a configuration may have: a list can be longer when it is printed on one */
+#define LINE_BYTES                                                                                           \
+  190 /* that a line of a configuration may have: a path that came in another way can be longer */
 
 static bool has_long_line(const char *text) {
   for (const char *end; *text; text = end + (*end == '\n')) {

@@ -1,5 +1,6 @@
 """A full disk, a bound on what is stored, and how long finished jobs are kept."""
 import os
+import signal
 import sqlite3
 import subprocess
 import time
@@ -97,6 +98,27 @@ def test_room_that_must_stay_free(start, clip):
     with start("--min-free-mb", "1000000") as daemon:
         problem(daemon.post_jobs(clip), 507, "disk-full")
         assert daemon.vamp(clip).status in (200, 507)
+
+
+def test_an_archive_for_which_there_is_no_room(start, tmp_path, clip):
+    """Its pictures are made in memory then; the archive itself is not, and the answer says why."""
+    config = tmp_path / "vampd.ini"
+    config.write_text("min-free-mb = 1\n")
+    with start("--config", str(config)) as daemon:
+        sweeps = [daemon.submit_sweep(clip, {"grid": {"seed": [1, 2]}}).json() for _ in range(2)]
+        for sweep in sweeps:
+            daemon.wait_for_sweep(sweep["id"])
+        archives = [f"/v1/sweeps/{sweep['id']}/archive.zip" for sweep in sweeps]
+        before = daemon.get(archives[0])
+        assert before.status == 200
+        config.write_text("min-free-mb = 1000000\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 30
+        while daemon.post_jobs(clip).status != 507:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        problem(daemon.get(archives[1]), 507, "disk-full")
+        assert daemon.get(archives[0]).body == before.body
 
 
 def age(data, seconds, *jobs):
