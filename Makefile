@@ -262,6 +262,10 @@ $(BUILD)/measure/%: $(BUILD)/obj/tools/measure/%.o $(LIB)
 bench-http: build $(BUILD)/measure/bench_http_engine ## vampd at 1, 8 and 64 clients beside the engine alone: ARGS="--rounds 3"
 	$(PYTHON) tools/measure/bench_http --build $(BUILD) $(ARGS)
 
+# SECONDS has another default here than for fuzz.
+soak: build ## vampd under everything it offers for SECONDS=300: nothing may grow, every answer be one of the contract
+	$(PYTHON) tools/measure/soak --build $(BUILD) --seconds $(if $(filter file,$(origin SECONDS)),300,$(SECONDS)) $(ARGS)
+
 format: ## formats every .c and .h
 	$(CLANG_FORMAT) -i $(ALL_SRC)
 
@@ -297,5 +301,5 @@ install: build ## binaries, model, man pages, unit, configuration: PREFIX=/usr/l
 clean: ## removes build/ and its kin
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
 
-.PHONY: help build cuda cuda-emulated cuda-tests gpu-parts check-gpu bench-gpu unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench bench-http format format-check tidy install clean
+.PHONY: help build cuda cuda-emulated cuda-tests gpu-parts check-gpu bench-gpu unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench bench-http soak format format-check tidy install clean
 -include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d $(BUILD)/obj/*/*/*/*.d)
