@@ -93,7 +93,8 @@ static inline int devices_open(void **state) {
     }
     int opened = 0;
     for (int t = 0; t < THREADS; t++) {
-      struct vamp_device_options options = {WANTED[i].precision, true, t + 1};
+      struct vamp_device_options options = {
+          .precision = WANTED[i].precision, .precision_given = true, .threads = t + 1};
       struct vamp_error error = {0};
       int status = vamp_cpu_open(&options, &setting->device[t], &error);
       if (status == VAMP_UNSUPPORTED && setting->bf16) {
