@@ -126,7 +126,7 @@ static int open_store(struct vampd *daemon, struct vamp_error *error) {
 
 /* What jobs go through, but for the device. */
 static int start_house(struct vampd *daemon, struct vamp_error *error) {
-  struct vampd_house_limits limits = {.running = MAX_RUNNING};
+  struct vampd_house_limits limits = {.running = MAX_RUNNING, .preparing = daemon->options.workers};
   int status = vampd_work_create(daemon->options.workers, &daemon->work, error);
   if (status == VAMP_OK) {
     status = vampd_work_create(DESK_THREADS, &daemon->desk, error);
@@ -216,6 +216,7 @@ static void announce(struct vampd *daemon) {
   const struct vamp_codec_config *codec = &facts->model.codec;
   struct vampd_house_limits limits = {
       .running = MAX_RUNNING,
+      .preparing = daemon->options.workers,
       .running_seconds = (double)(TURNS_AHEAD * facts->step_rows * codec->hop_length) / codec->sample_rate,
   };
   vampd_house_set_limits(daemon->house, &limits);

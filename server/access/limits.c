@@ -4,7 +4,7 @@
 #include <math.h>
 
 #define FADE (1.0 - 1.0 / 32) /* of the pace, a departure */
-#define FIRST_GUESS 0.25       /* seconds a job, counted as one departure, until some were seen */
+#define FIRST_GUESS 0.25      /* seconds a job, counted as one departure, until some were seen */
 
 /* ---- pace ------------------------------------------------------------------------------------------------
  */

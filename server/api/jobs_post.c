@@ -51,8 +51,10 @@ static int make_jobs(struct vampd_exchange *exchange, const struct vampd_input *
     for (int i = 0; i < input->variations && status == VAMP_OK; i++) {
       json_t *params = json_copy(input->params);
       uint64_t seed = (request->sampling.seed + (uint64_t)i) & VAMP_SEED_MAX;
-      json_object_set_new(params, "seed", json_integer((json_int_t)seed));
-      status = vampd_acceptance_job(acceptance, clip, params, NULL, &error);
+      status = json_object_set_new(params, "seed", json_integer((json_int_t)seed)) == 0
+                   ? VAMP_OK
+                   : vamp_fail(&error, VAMP_MEMORY, "Out of memory while accepting the jobs.");
+      status = status != VAMP_OK ? status : vampd_acceptance_job(acceptance, clip, params, NULL, &error);
       json_decref(params);
     }
   }

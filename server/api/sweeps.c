@@ -97,8 +97,11 @@ static int prepare_clip(struct vampd_exchange *exchange, const struct vampd_devi
   int status = vampd_input_prepare(exchange, facts, input, true, &request, variation);
   if (status == VAMP_OK) {
     /* A seed that is missing is drawn once, for all points. */
-    json_object_set_new(input->params, "seed", json_integer((json_int_t)request.sampling.seed));
-    status = vampd_acceptance_clip(acceptance, &input->clips[0], variation, &error);
+    status = json_object_set_new(input->params, "seed", json_integer((json_int_t)request.sampling.seed)) == 0
+                 ? VAMP_OK
+                 : vamp_fail(&error, VAMP_MEMORY, "Out of memory while accepting the sweep.");
+    status =
+        status != VAMP_OK ? status : vampd_acceptance_clip(acceptance, &input->clips[0], variation, &error);
     if (status != VAMP_OK) {
       vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
     }

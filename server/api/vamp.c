@@ -66,7 +66,12 @@ static int prepare(struct vampd_exchange *exchange, const struct vampd_device_fa
   }
   if (status == VAMP_OK) {
     /* A missing seed is drawn while parsing: what was parsed is what is prepared. */
-    json_object_set_new(input.params, "seed", json_integer((json_int_t)request.sampling.seed));
+    if (json_object_set_new(input.params, "seed", json_integer((json_int_t)request.sampling.seed)) != 0) {
+      vampd_answer_json(&exchange->answer, 200, NULL);
+      status = VAMP_MEMORY;
+    }
+  }
+  if (status == VAMP_OK) {
     status = vampd_input_prepare(exchange, facts, &input, false, NULL, variation);
   }
   vamp_request_free(&request);

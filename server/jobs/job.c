@@ -37,12 +37,12 @@ struct vampd_job {
 
 static void finish(struct vampd_task *task) {
   struct vampd_job *job = (struct vampd_job *)task;
-  pthread_mutex_lock(&job->mutex);
+  pthread_mutex_lock(&job->mutex); /* the submitter is done with the job, then */
+  job->submitted = false;
+  pthread_mutex_unlock(&job->mutex);
   if (job->result && job->options.task == VAMP_TASK_VARIATION) {
     vamp_variation_finish(&job->variation, job->result);
   }
-  job->submitted = false;
-  pthread_mutex_unlock(&job->mutex);
   struct vampd_outcome outcome = {
       .job = job,
       .status = job->status,

@@ -28,7 +28,7 @@ struct vampd_house {
   struct vampd_queue *queues; /* as many as there are callers: never removed */
   struct vampd_live_input *inputs;
   struct vampd_live *running; /* taken and not ended */
-  int waiting_count, running_count;
+  int waiting_count, running_count, preparing_count;
   double running_seconds;
 };
 
@@ -171,14 +171,13 @@ static void unlink_from_queue(struct vampd_live *live) {
   live->house->waiting_count--;
 }
 
-int vampd_house_enter(struct vampd_house *house, const struct vampd_store_job *job, double cost,
-                      struct vampd_caller *caller, struct vamp_error *error) {
+/* One of them, under the lock. */
+static int enter(struct vampd_house *house, const struct vampd_store_job *job, double cost,
+                 struct vampd_caller *caller, struct vamp_error *error) {
   struct vampd_live *live = calloc(1, sizeof *live);
-  vampd_house_lock(house);
   struct vampd_queue *queue = live ? queue_of(house, caller) : NULL;
   struct vampd_live_input *input = queue ? input_of(house, job->input) : NULL;
   if (!input) {
-    vampd_house_unlock(house);
     free(live);
     return vamp_fail(error, VAMP_MEMORY, "Out of memory for a job in the queue.");
   }
@@ -199,8 +198,18 @@ int vampd_house_enter(struct vampd_house *house, const struct vampd_store_job *j
   live->next_same_hash = *bucket;
   *bucket = live;
   link_into_queue(live, false);
-  vampd_house_unlock(house);
   return VAMP_OK;
+}
+
+int vampd_house_enter(struct vampd_house *house, const struct vampd_store_job *jobs, const double *costs,
+                      int count, struct vampd_caller *caller, struct vamp_error *error) {
+  int status = VAMP_OK;
+  vampd_house_lock(house);
+  for (int i = 0; i < count && status == VAMP_OK; i++) {
+    status = enter(house, &jobs[i], costs[i], caller, error);
+  }
+  vampd_house_unlock(house);
+  return status;
 }
 
 /* ---- whose turn it is -----------------------------------------------------------------------------------
@@ -253,6 +262,9 @@ static bool has_room(const struct vampd_house *house, const struct vampd_queue *
 }
 
 struct vampd_live *vampd_house_take(struct vampd_house *house, double now) {
+  if (house->preparing_count >= house->limits.preparing) {
+    return NULL;
+  }
   struct vampd_live *chosen = NULL;
   double least = 0;
   for (struct vampd_queue *queue = house->queues; queue; queue = queue->next) {
@@ -310,6 +322,7 @@ void vampd_house_leave(struct vampd_live *live, const char *event, json_t *data)
   }
   stop_encoding(live);
   end_running(live);
+  house->preparing_count -= live->phase == VAMPD_PHASE_PREPARING;
   leave_input(house, live->input);
   struct vampd_live **at = bucket_of(house, live->id);
   while (*at != live) {
@@ -394,6 +407,7 @@ static void tell(struct vampd_live *live, const char *name, double rate) {
 
 void vampd_live_enter_phase(struct vampd_live *live, enum vampd_phase phase) {
   if (live->phase != phase) {
+    live->house->preparing_count += (phase == VAMPD_PHASE_PREPARING) - (live->phase == VAMPD_PHASE_PREPARING);
     live->phase = phase;
     tell(live, "state", 0);
   }

@@ -82,6 +82,7 @@ struct vampd_live {
 
 struct vampd_house_limits {
   int running;            /* jobs on their way at once, of all callers */
+  int preparing;          /* of them, on a worker: interactive requests stand in the same line */
   double running_seconds; /* of audio, of all; a caller who has none on its way may have one beyond both */
 };
 
@@ -93,10 +94,10 @@ void vampd_house_set_limits(struct vampd_house *house, const struct vampd_house_
 void vampd_house_lock(struct vampd_house *house);
 void vampd_house_unlock(struct vampd_house *house);
 
-/* A job that the store has accepted enters the queue. VAMP_MEMORY: it stays in the store, for the next start.
- */
-int vampd_house_enter(struct vampd_house *house, const struct vampd_store_job *job, double cost,
-                      struct vampd_caller *caller, struct vamp_error *error);
+/* Jobs that the store has accepted enter the queue, all at once: so that several on one clip are seen to be
+ * several. VAMP_MEMORY: some of them stay in the store, for the next start. */
+int vampd_house_enter(struct vampd_house *house, const struct vampd_store_job *jobs, const double *costs,
+                      int count, struct vampd_caller *caller, struct vamp_error *error);
 
 /* ---- under the lock ---------------------------------------------------------------------------------- */
 

@@ -112,7 +112,8 @@ static void end_without_result(struct vampd_runner *runner, struct vampd_live *l
                                const struct vamp_error *why) {
   struct vamp_error error = {0};
   const char *name = state == VAMPD_STATE_FAILED ? "failed" : "cancelled";
-  /* What was accepted was right then: only a field that is named is to blame, and not the client otherwise. */
+  /* What was accepted was right then: only a field that is named is to blame, and not the client otherwise.
+   */
   json_t *problem =
       vampd_problem_json(why, why->field[0] ? VAMPD_PROBLEM_INVALID_FIELD : VAMPD_PROBLEM_INTERNAL);
   char *text = json_dumps(problem, JSON_COMPACT);
@@ -227,14 +228,13 @@ static int submit(struct vampd_runner *runner, struct vampd_live *live, struct v
   vampd_job_release(live->job);
   live->job = job;
   bool cancelled = live->cancelled || runner->abandoned;
-  if (!options.codes) {
-    vampd_live_enter_phase(live, VAMPD_PHASE_ENCODING); /* the loop tells only what it has done */
-  }
+  /* The loop tells only what it has done. */
+  vampd_live_enter_phase(live, options.codes ? VAMPD_PHASE_GENERATING : VAMPD_PHASE_ENCODING);
   vampd_house_unlock(runner->parts.house);
-  if (cancelled) {
-    return vamp_fail(error, VAMP_CANCELLED, "The job was cancelled.");
-  }
-  return vampd_job_submit(job, error);
+  int submitted =
+      cancelled ? vamp_fail(error, VAMP_CANCELLED, "The job was cancelled.") : vampd_job_submit(job, error);
+  take_more(runner); /* one fewer is being prepared */
+  return submitted;
 }
 
 /* The clip has been encoded, for this job and others: on a worker. */
@@ -333,10 +333,7 @@ static void prepare(struct vampd_task *task) {
 
 int vampd_runner_enter(struct vampd_runner *runner, const struct vampd_store_job *jobs, const double *costs,
                        int count, struct vampd_caller *caller, struct vamp_error *error) {
-  int status = VAMP_OK;
-  for (int i = 0; i < count && status == VAMP_OK; i++) {
-    status = vampd_house_enter(runner->parts.house, &jobs[i], costs[i], caller, error);
-  }
+  int status = vampd_house_enter(runner->parts.house, jobs, costs, count, caller, error);
   take_more(runner);
   return status;
 }
@@ -353,7 +350,7 @@ static int enter_again(const struct vampd_store_job *job, void *user) {
   double cost = vampd_job_cost(job, &facts->model);
   int status = vampd_access_find(runner->parts.access, job->owner, &caller, &error);
   if (status == VAMP_OK) {
-    status = vampd_house_enter(runner->parts.house, job, cost, caller, &error);
+    status = vampd_house_enter(runner->parts.house, job, &cost, 1, caller, &error);
   }
   if (status == VAMP_OK) {
     vampd_access_adopt_jobs(caller, 1);

@@ -399,6 +399,16 @@ int vampd_sweep_archive(struct vampd_store *store, struct vampd_decoder *decoder
   struct packing packing = {store, decoder, model, sweep, given_up, user};
   int opened = vampd_store_open_file(store, VAMPD_FOLDER_SWEEPS, sweep->row.id, ARCHIVE, size, NULL);
   if (opened < 0) {
+    /* Of a point go in the 16 bit audio and a picture, of which neither may be there yet: together about what
+     * it has. */
+    int64_t expected = 0;
+    for (int i = 0; i < sweep->count; i++) {
+      expected += 2 * sweep->jobs[i].bytes;
+    }
+    if (!vampd_store_has_room(store, expected)) {
+      return vamp_fail(error, VAMP_SPACE, "There is no room on the disk for an archive of about %lld MB.",
+                       (long long)(expected / 1000000 + 1));
+    }
     int status =
         vampd_store_fill_file(store, VAMPD_FOLDER_SWEEPS, sweep->row.id, ARCHIVE, fill, &packing, error);
     if (status != VAMP_OK) {

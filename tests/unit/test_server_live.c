@@ -25,7 +25,7 @@ struct place {
 
 static int set_up(void **state) {
   struct place *place = calloc(1, sizeof *place);
-  struct vampd_house_limits limits = {.running = 8, .running_seconds = 1000};
+  struct vampd_house_limits limits = {.running = 8, .preparing = 1000, .running_seconds = 1000};
   struct vampd_key keys[3] = {{.name = "one", .hash = {1}, .allowance.priority = 5},
                               {.name = "two", .hash = {2}, .allowance.priority = 5},
                               {.name = "ten", .hash = {3}, .allowance.priority = 10}};
@@ -58,8 +58,8 @@ static const char *enter(struct place *place, int caller, int input, double seco
   snprintf(job.id, sizeof job.id, "%024x", (unsigned)place->number);
   snprintf(job.input, sizeof job.input, "%024x", (unsigned)input);
   memcpy(id, job.id, sizeof id);
-  assert_int_equal(vampd_house_enter(place->house, &job, 10 * seconds, place->callers[caller], &error),
-                   VAMP_OK);
+  double cost = 10 * seconds;
+  assert_int_equal(vampd_house_enter(place->house, &job, &cost, 1, place->callers[caller], &error), VAMP_OK);
   return id;
 }
 
@@ -193,6 +193,39 @@ static void test_seconds_are_bounded(void **state) {
 
 /* ---- back, and out ----------------------------------------------------------------------------------------
  */
+
+/* Jobs that are being prepared stand in the workers' line with requests that somebody waits for: only a few
+ * at once. */
+static void test_few_are_prepared_at_once(void **state) {
+  struct place *place = *state;
+  struct vampd_house_limits limits = {.running = 8, .preparing = 2, .running_seconds = 1000};
+  vampd_house_set_limits(place->house, &limits);
+  const char *first = strdup(enter(place, 0, 1, 10));
+  for (int i = 2; i <= 4; i++) {
+    enter(place, 0, i, 10);
+  }
+  assert_int_equal(take(place, 0), 1);
+  assert_int_equal(take(place, 0), 2);
+  assert_int_equal(take(place, 0), 0);
+  vampd_house_lock(place->house);
+  vampd_live_enter_phase(vampd_house_find(place->house, first), VAMPD_PHASE_ENCODING);
+  vampd_house_unlock(place->house);
+  assert_int_equal(take(place, 0), 3);
+  assert_int_equal(take(place, 0), 0);
+  /* One that leaves, and one that goes back, make room as well. */
+  char id[VAMPD_ID_SIZE];
+  snprintf(id, sizeof id, "%024x", 3u);
+  vampd_house_lock(place->house);
+  vampd_house_leave(vampd_house_find(place->house, id), "failed", NULL);
+  vampd_house_unlock(place->house);
+  assert_int_equal(take(place, 0), 4);
+  snprintf(id, sizeof id, "%024x", 2u);
+  vampd_house_lock(place->house);
+  vampd_house_put_back(vampd_house_find(place->house, id), 0);
+  vampd_house_unlock(place->house);
+  assert_int_equal(take(place, 0), 2);
+  free((void *)first);
+}
 
 static void test_put_back(void **state) {
   struct place *place = *state;
@@ -383,6 +416,7 @@ int main(void) {
       WITH_A_HOUSE(test_priority_is_weight),
       WITH_A_HOUSE(test_a_place_for_who_comes_next),
       WITH_A_HOUSE(test_seconds_are_bounded),
+      WITH_A_HOUSE(test_few_are_prepared_at_once),
       WITH_A_HOUSE(test_put_back),
       WITH_A_HOUSE(test_cancelled_in_the_queue),
       WITH_A_HOUSE(test_encoded_once),
