@@ -166,7 +166,8 @@ void vampd_handle_job_delete(struct vampd_exchange *exchange) {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_FINISHED, NULL,
                          "The job has not entered the queue yet: ask again in a moment.");
   } else {
-    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
+    /* VAMP_INVALID: it has been forgotten meanwhile */
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_NOT_FOUND);
   }
   vampd_store_job_free(&job);
   vampd_exchange_finish(exchange);

@@ -292,7 +292,8 @@ static void send_archive(struct vampd_exchange *exchange, const struct vampd_swe
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_READY, NULL, "The model is still loading.");
   } else if (vampd_sweep_archive(daemon->store, daemon->decoder, &facts->model, sweep, is_given_up, exchange,
                                  &file, &size, &error) != VAMP_OK) {
-    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
+    /* VAMP_INVALID: it has been forgotten meanwhile */
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_NOT_FOUND);
   } else {
     char etag[64];
     snprintf(etag, sizeof etag, "%s-archive", sweep->row.id);
@@ -336,7 +337,8 @@ void vampd_handle_sweep_delete(struct vampd_exchange *exchange) {
   } else if (vampd_store_forget_sweep(daemon->store, sweep.row.id, &error) == VAMP_OK) {
     vampd_answer_bytes(&exchange->answer, 204, NULL, NULL, 0);
   } else {
-    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
+    /* VAMP_INVALID: it has been forgotten meanwhile */
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_NOT_FOUND);
   }
   vampd_sweep_free(&sweep);
   vampd_exchange_finish(exchange);

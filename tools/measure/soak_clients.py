@@ -3,6 +3,7 @@ daemons, and holds every answer against the contract. Standard library and tests
 import array
 import base64
 import collections
+import errno
 import hashlib
 import http.client
 import io
@@ -449,6 +450,9 @@ class Client:
                     connection.shutdown(socket.SHUT_WR)
             except (BrokenPipeError, ConnectionResetError):
                 pass
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:              # the daemon has closed it: nothing to shut down
+                    raise
         self.shared.enter(self.what, "none")
 
     def slow_reader(self):
