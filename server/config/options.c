@@ -38,7 +38,7 @@ const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
     {"workers", NUMBER, AT(workers), 1, 64, NULL, false, false, "2", "N",
      "threads that decode and encode audio"},
     {"data-dir", TEXT, AT(data_dir), 0, 0, NULL, true, false, "", "FOLDER",
-     "of durable jobs; made if missing"},
+     "of durable jobs (~/.local/state/vampd)"},
     {"max-disk-mb", NUMBER, AT(max_disk_mb), 0, 1 << 30, NULL, false, true, "20480", "N",
      "* MiB in --data-dir; 0 is no limit"},
     {"min-free-mb", NUMBER, AT(min_free_mb), 0, 1 << 30, NULL, false, true, "1024", "N",
