@@ -1,9 +1,11 @@
 """A full disk, a bound on what is stored, and how long finished jobs are kept."""
+import io
 import os
 import signal
 import sqlite3
 import subprocess
 import time
+import zipfile
 
 import pytest
 
@@ -119,6 +121,24 @@ def test_an_archive_for_which_there_is_no_room(start, tmp_path, clip):
             time.sleep(0.05)
         problem(daemon.get(archives[1]), 507, "disk-full")
         assert daemon.get(archives[0]).body == before.body
+
+
+def test_an_archive_whose_pictures_cannot_be_kept(start, tmp_path, clip):
+    """They are made in memory, and are in it all the same."""
+    data = tmp_path / "data"
+    with start(data=data) as daemon:
+        sweep = daemon.submit_sweep(clip, {"grid": {"seed": [1, 2]}}).json()
+        sweep = daemon.wait_for_sweep(sweep["id"])
+        for point in sweep["points"]:
+            (data / "jobs" / point["job"] / "mask.png").mkdir()  # so that no file can have this name
+        answer = daemon.get(f"/v1/sweeps/{sweep['id']}/archive.zip")
+        assert answer.status == 200, answer.body
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+            assert archive.testzip() is None
+            for index, point in enumerate(sweep["points"]):
+                picture = archive.read(f"point-{index:04d}.mask.png")
+                assert picture.startswith(b"\x89PNG")
+                assert picture == daemon.get(f"/v1/jobs/{point['job']}/mask.png").body
 
 
 def age(data, seconds, *jobs):
