@@ -15,7 +15,8 @@ static struct vamp_device *open_device(const struct vamp_device_options *options
 
 static void test_open(void **state) {
   (void)state;
-  struct vamp_device_options options = {VAMP_PRECISION_FP32, true, 1};
+  struct vamp_device_options options = {
+      .precision = VAMP_PRECISION_FP32, .precision_given = true, .threads = 1};
   struct vamp_device *device = open_device(&options);
   assert_string_equal(device->backend, "cpu");
   assert_int_equal(device->precision, VAMP_PRECISION_FP32);
@@ -24,7 +25,8 @@ static void test_open(void **state) {
   assert_non_null(strstr(device->description, "1 thread"));
   device->close(device);
   /* Whatever the hardware has, and every core. */
-  options = (struct vamp_device_options){VAMP_PRECISION_FP32, false, 0};
+  options =
+      (struct vamp_device_options){.precision = VAMP_PRECISION_FP32, .precision_given = false, .threads = 0};
   device = open_device(&options);
   assert_int_equal(device->act_size, device->precision == VAMP_PRECISION_BF16 ? 2 : 4);
   device->close(device);
@@ -42,13 +44,16 @@ static void check_refused(const struct vamp_device_options *options, int status)
 
 static void test_refused(void **state) {
   (void)state;
-  struct vamp_device_options crowd = {VAMP_PRECISION_FP32, true, 100000};
+  struct vamp_device_options crowd = {
+      .precision = VAMP_PRECISION_FP32, .precision_given = true, .threads = 100000};
   check_refused(&crowd, VAMP_INVALID);
   /* The plain instruction set has no bfloat16, whatever the processor. */
-  struct vamp_device_options bf16 = {VAMP_PRECISION_BF16, true, 1};
+  struct vamp_device_options bf16 = {.precision = VAMP_PRECISION_BF16, .precision_given = true, .threads = 1};
   setenv("VAMP_SIMD", "baseline", 1);
   check_refused(&bf16, VAMP_UNSUPPORTED);
-  struct vamp_device_options any = {VAMP_PRECISION_BF16, false, 1};
+  struct vamp_device_options tf32 = {.precision = VAMP_PRECISION_TF32, .precision_given = true, .threads = 1};
+  check_refused(&tf32, VAMP_UNSUPPORTED);
+  struct vamp_device_options any = {.precision = VAMP_PRECISION_BF16, .precision_given = false, .threads = 1};
   struct vamp_device *device = open_device(&any);
   assert_int_equal(device->precision, VAMP_PRECISION_FP32);
   device->close(device);
@@ -58,7 +63,8 @@ static void test_refused(void **state) {
 static void test_memory(void **state) {
   (void)state;
   static const size_t SIZES[] = {0, 1, 63, 64, 65, 100000, 5000000};
-  struct vamp_device_options options = {VAMP_PRECISION_FP32, true, 1};
+  struct vamp_device_options options = {
+      .precision = VAMP_PRECISION_FP32, .precision_given = true, .threads = 1};
   struct vamp_device *device = open_device(&options);
   const struct vamp_operations *ops = device->ops;
   for (int i = 0; i < COUNT(SIZES); i++) {
@@ -90,7 +96,8 @@ static void test_memory(void **state) {
 static void test_two_devices(void **state) {
   (void)state;
   static const float VALUES[4] = {3, 0, -4, 0}, ONES[4] = {1, 1, 1, 1};
-  struct vamp_device_options options = {VAMP_PRECISION_FP32, true, 2};
+  struct vamp_device_options options = {
+      .precision = VAMP_PRECISION_FP32, .precision_given = true, .threads = 2};
   struct vamp_device *first = open_device(&options), *second = open_device(&options);
   struct vamp_weight *weight = NULL;
   assert_int_equal(second->ops->vector_create(second, ONES, 4, &weight, NULL), 0);
