@@ -549,8 +549,8 @@ const char *const vampd_openapi_document[] = {
   "ample_rate\",\"hop_length\",\"frame_rate\",\"codebooks\",\"coarse_codebooks\",\"codebook_size\",\"max_seconds\"],",
   "\"additionalProperties\":false,\"properties\":{\"name\":{\"type\":\"string\"},\"license\":{\"type\":\"string\"},\"des",
   "cription\":{\"type\":\"string\"},\"backend\":{\"type\":\"string\"},\"device\":{\"type\":\"string\"},\"precision\":{\"enu",
-  "m\":[\"fp32\",\"bf16\"]},\"sample_rate\":{\"type\":\"integer\"},\"hop_length\":{\"type\":\"integer\"},\"frame_rate\":{\"",
-  "type\":\"number\"},\"codebooks\":{\"type\":\"integer\"},\"coarse_codebooks\":{\"type\":\"integer\"},\"codebook_size\"",
-  ":{\"type\":\"integer\"},\"max_seconds\":{\"type\":\"integer\"}}}}}}",
+  "m\":[\"fp32\",\"tf32\",\"bf16\"]},\"sample_rate\":{\"type\":\"integer\"},\"hop_length\":{\"type\":\"integer\"},\"frame_r",
+  "ate\":{\"type\":\"number\"},\"codebooks\":{\"type\":\"integer\"},\"coarse_codebooks\":{\"type\":\"integer\"},\"codeboo",
+  "k_size\":{\"type\":\"integer\"},\"max_seconds\":{\"type\":\"integer\"}}}}}}",
   NULL,
 };
