@@ -248,6 +248,11 @@ int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device 
                        "this processor has no bfloat16 dot product (AVX512-BF16): use --precision fp32");
     goto err;
   }
+  if (options->precision_given && options->precision == VAMP_PRECISION_TF32) {
+    status = vamp_fail(error, VAMP_UNSUPPORTED,
+                       "tf32 is a precision of GPUs, and the processor computes: use --precision fp32");
+    goto err;
+  }
   device->scratch = calloc((size_t)threads, sizeof *device->scratch);
   device->scratch_size = calloc((size_t)threads, sizeof *device->scratch_size);
   if (!device->scratch || !device->scratch_size) {
@@ -272,7 +277,7 @@ int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device 
   base->codec_rows = 1200;
   base->close = device_close;
   snprintf(base->description, sizeof base->description, "cpu: %s, %d thread%s, %s", device->simd->name,
-           threads, threads == 1 ? "" : "s", base->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32");
+           threads, threads == 1 ? "" : "s", vamp_precision_name(base->precision));
   *out = base;
   return 0;
 err:

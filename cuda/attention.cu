@@ -26,49 +26,19 @@
  * Bound: the tensor cores, 128 multiply-adds for each score; then the exponential and five operations of
  * plain arithmetic beside them.
  *
- * attention_any: fp32, and heads of another size up to 256. Four warps of four queries, a lane a key, plain
- * arithmetic in float. This is the path of parity.
+ * attention_tf32.cu has the same for tf32.
+ *
+ * attention_any: fp32, and heads of another size up to 256, in tf32 with nothing rounded but the result. Four
+ * warps of four queries, a lane a key, plain arithmetic in float. This is the path of parity.
  */
-#include "cuda/internal.h"
-#include "cuda/mma.cuh"
+#include "cuda/attention.cuh"
 
-enum { tile = CUDA_TILE_ROWS, head_64 = 64, near_tiles = 2, reach = (near_tiles + 1) * tile - 1 };
 enum {
   few_blocks = 3
 }; /* a multiprocessor: as long as each block finds a place at once, small parts are faster */
-enum { stage_bytes = 2 * tile * head_64 * 2, bias_count = 2 * reach + 1 };
-
-/* 32 buckets: the upper 16 for keys after the query; in each half 8 exact distances, then logarithmic: a step
- * each time the distance grows by the root of two. In whole numbers, as in cpu/attention.c. */
-static __device__ int bucket(int key_minus_query) {
-  int half = key_minus_query > 0 ? 16 : 0;
-  int distance = key_minus_query < 0 ? -key_minus_query : key_minus_query;
-  if (distance < 8) {
-    return half + distance;
-  }
-  distance = distance < 128 ? distance : 128;
-  int far = 8;
-  while (far < 15 && distance * distance >= 64 << (far - 7)) {
-    far++;
-  }
-  return half + far;
-}
-
-/* Threads of a block whose warps take parts * 16 queries. */
-static __host__ __device__ constexpr int fast_threads(int parts) {
-  return 32 * tile / (16 * parts);
-}
+enum { stage_bytes = 2 * tile * head_64 * 2 };
 
 /* ---- bf16, heads of 64 ------------------------------------------------------------------------------ */
-
-struct attention {
-  struct cuda_batch batch;
-  const float *bias; /* [32, heads] */
-  int heads, head_size;
-  bool bf16;
-  const void *qkv; /* act [rows, 3 * heads * head_size] */
-  void *out;       /* act [rows, heads * head_size] */
-};
 
 static __device__ __forceinline__ int chunk_at(int row, int chunk) {
   return row * head_64 * 2 + ((chunk ^ (row & 7)) << 4);
@@ -132,51 +102,6 @@ static __device__ __forceinline__ void multiply_values(const uint32_t weight[par
       }
     }
   }
-}
-
-/* Scales the scores and adds the bias, both in units of log2(e); masks the keys behind the last. `offset` is
- * first key - first query of the tiles, `row` the thread's first row of its tile. */
-static __device__ __forceinline__ void add_bias(float score[8][4], const float *table, int offset, int row,
-                                                float scale, int keys_left) {
-  int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
-  if (offset > near_tiles * tile || offset < -near_tiles * tile) {
-    float constant = table[offset > 0 ? bias_count - 1 : 0];
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        score[n][e] = __fmaf_rn(score[n][e], scale, constant);
-      }
-    }
-  } else {
-    const float *at = table + reach + offset + column - row;
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        score[n][e] = __fmaf_rn(score[n][e], scale, at[n * 8 + e % 2 - e / 2 * 8]);
-      }
-    }
-  }
-  if (keys_left < tile) {
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        score[n][e] = n * 8 + column + e % 2 < keys_left ? score[n][e] : -INFINITY;
-      }
-    }
-  }
-}
-
-static __device__ __forceinline__ float quad_max(float value) {
-  value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
-  return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
-}
-
-static __device__ __forceinline__ float quad_sum(float value) {
-  value += __shfl_xor_sync(0xffffffffu, value, 1);
-  return value + __shfl_xor_sync(0xffffffffu, value, 2);
 }
 
 /* One block of keys enters the running softmax of the thread's two rows: scores become weights, as the second
@@ -280,7 +205,8 @@ static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4
 enum { plain_queries = 16, plain_keys = 32, most_head = 256 };
 
 static __device__ __forceinline__ float act_at(const struct attention *a, int64_t at) {
-  return a->bf16 ? __bfloat162float(((const __nv_bfloat16 *)a->qkv)[at]) : ((const float *)a->qkv)[at];
+  return a->precision == VAMP_PRECISION_BF16 ? __bfloat162float(((const __nv_bfloat16 *)a->qkv)[at])
+                                             : ((const float *)a->qkv)[at];
 }
 
 static __device__ __forceinline__ float warp_max(float value) {
@@ -374,11 +300,7 @@ static __global__ void __launch_bounds__(128) attention_any(struct attention a) 
       int64_t at = ((int64_t)row * a.heads + head) * size + d * 32 + lane;
       if (row < t.end && d * 32 + lane < size) {
         float y = sum[i][d] / total[i];
-        if (a.bf16) {
-          ((__nv_bfloat16 *)a.out)[at] = __float2bfloat16(y);
-        } else {
-          ((float *)a.out)[at] = y;
-        }
+        vamp_store_act(a.out, at, y, a.precision);
       }
     }
   }
@@ -394,7 +316,7 @@ int cuda_attention(struct vamp_device *base, const struct vamp_weight *bias,
   if (head_size > most_head) {
     return VAMP_UNSUPPORTED;
   }
-  if (packing->offsets[packing->count] * 3 * heads * head_size / 8 > INT32_MAX) {
+  if (packing->offsets[packing->count] * 3 * heads * head_size / (cuda_bf16(device) ? 8 : 4) > INT32_MAX) {
     return VAMP_LIMIT;
   }
   int status = cuda_batch_set(device, packing, NULL, &a.batch);
@@ -404,14 +326,19 @@ int cuda_attention(struct vamp_device *base, const struct vamp_weight *bias,
   a.bias = cuda_vector_values(bias);
   a.heads = heads;
   a.head_size = head_size;
-  a.bf16 = cuda_bf16(device);
+  a.precision = device->base.precision;
   a.qkv = qkv;
   a.out = out;
   dim3 grid((unsigned)cuda_launch_tiles(device, packing), (unsigned)heads);
-  if (a.bf16 && head_size == head_64) {
+  /* Rounded as size classes are: a step that is recorded takes the kernel its first run has loaded. */
+  bool few =
+      cuda_room_rows(packing->offsets[packing->count]) / tile * heads <= few_blocks * device->processors;
+  if (cuda_tf32(device) && head_size == head_64) {
+    return attention_tf32_run(device, &a, grid, few);
+  }
+  if (cuda_bf16(device) && head_size == head_64) {
     size_t shared = 2 * stage_bytes + sizeof(float) * bias_count;
-    /* Rounded as size classes are: a step that is recorded takes the kernel its first run has loaded. */
-    if (cuda_room_rows(packing->offsets[packing->count]) / tile * heads <= few_blocks * device->processors) {
+    if (few) {
       VAMP_LAUNCH(attention_64<1>, grid, dim3(fast_threads(1)), shared, device->stream, a);
     } else {
       VAMP_LAUNCH(attention_64<2>, grid, dim3(fast_threads(2)), shared, device->stream, a);

@@ -4,7 +4,7 @@
  * With few channels on one side (the codec's first and last convolution, and small models) one thread makes
  * whole rows (conv_few.cu), in float whatever the precision. Everything else is tiled: the input passes once
  * through snake into scratch memory, in the precision of the device and with channels filled up to 16 bytes,
- * so that the kernels (conv_bf16.cu, conv_fp32.cu) do nothing but copy and multiply. The pass costs 6 bytes
+ * so that the kernels (conv_mma.cu, conv_fp32.cu) do nothing but copy and multiply. The pass costs 6 bytes
  * an element (4 in, 2 out); repeating the snake in each column of blocks would cost more from 256 outputs
  * on, and below that the residual units, which are most of the time, have a kernel without it (unit.cu).
  */
@@ -137,9 +137,9 @@ int conv_make(struct cuda_device *device, const struct vamp_conv_shape *shape, b
   c->shape = *shape;
   c->way = few ? CONV_FEW : CONV_TILED;
   c->plan = conv_plan_make(shape, few ? shape->in_channels : conv_width(device, shape->in_channels));
-  size_t shared = few                 ? conv_few_shared(&c->plan)
-                  : cuda_bf16(device) ? conv_bf16_shared(&c->plan)
-                                      : conv_fp32_shared(&c->plan);
+  size_t shared = few                                             ? conv_few_shared(&c->plan)
+                  : device->base.precision == VAMP_PRECISION_FP32 ? conv_fp32_shared(&c->plan)
+                                                                  : conv_mma_shared(&c->plan);
   int status;
   if (shared > device->shared_limit) {
     status = vamp_fail(error, VAMP_UNSUPPORTED,
@@ -182,7 +182,7 @@ void cuda_conv_free(struct cuda_device *device, struct vamp_weight *conv) {
 enum { ACTIVATE_THREADS = 256, ACTIVATE_ROWS = 8 };
 
 /* A thread has four channels of ACTIVATE_ROWS rows, apart by as many rows as the block has side by side. */
-template <bool BF16>
+template <enum vamp_precision P>
 __global__ void __launch_bounds__(ACTIVATE_THREADS)
     conv_activate_kernel(int64_t rows, int channels, int width, const float *alpha, const float *in,
                          void *out) {
@@ -222,10 +222,16 @@ __global__ void __launch_bounds__(ACTIVATE_THREADS)
         }
       }
       int64_t to = row * width + c;
-      if (BF16) {
+      if (P == VAMP_PRECISION_BF16) {
         *(uint2 *)((__nv_bfloat16 *)out + to) =
             make_uint2(vamp_bf16_pack(x[0], x[1]), vamp_bf16_pack(x[2], x[3]));
       } else {
+        if (P == VAMP_PRECISION_TF32) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            x[i] = vamp_tf32_round(x[i]);
+          }
+        }
         *(float4 *)((float *)out + to) = make_float4(x[0], x[1], x[2], x[3]);
       }
     }
@@ -237,11 +243,17 @@ int conv_activate(struct cuda_device *device, int64_t rows, int channels, int wi
                   const float *in, void *out) {
   int64_t items = (rows + ACTIVATE_ROWS - 1) / ACTIVATE_ROWS * (width / 4);
   int64_t blocks = (items + ACTIVATE_THREADS - 1) / ACTIVATE_THREADS;
-  if (cuda_bf16(device)) {
-    VAMP_LAUNCH(conv_activate_kernel<true>, dim3((unsigned)blocks), dim3(ACTIVATE_THREADS), 0, device->stream,
-                rows, channels, width, alpha, in, out);
-  } else {
-    VAMP_LAUNCH(conv_activate_kernel<false>, dim3((unsigned)blocks), dim3(ACTIVATE_THREADS), 0,
+  switch (device->base.precision) {
+  case VAMP_PRECISION_BF16:
+    VAMP_LAUNCH(conv_activate_kernel<VAMP_PRECISION_BF16>, dim3((unsigned)blocks), dim3(ACTIVATE_THREADS), 0,
+                device->stream, rows, channels, width, alpha, in, out);
+    break;
+  case VAMP_PRECISION_TF32:
+    VAMP_LAUNCH(conv_activate_kernel<VAMP_PRECISION_TF32>, dim3((unsigned)blocks), dim3(ACTIVATE_THREADS), 0,
+                device->stream, rows, channels, width, alpha, in, out);
+    break;
+  default:
+    VAMP_LAUNCH(conv_activate_kernel<VAMP_PRECISION_FP32>, dim3((unsigned)blocks), dim3(ACTIVATE_THREADS), 0,
                 device->stream, rows, channels, width, alpha, in, out);
   }
   CUDA_TRY(cudaGetLastError());
@@ -305,7 +317,8 @@ int conv_run(struct cuda_device *device, const struct cuda_conv *conv, const flo
   if (conv->way == CONV_FEW) {
     return conv_few_run(device, &job, from, to);
   }
-  return cuda_bf16(device) ? conv_bf16_run(device, &job, from, to) : conv_fp32_run(device, &job, from, to);
+  return device->base.precision == VAMP_PRECISION_FP32 ? conv_fp32_run(device, &job, from, to)
+                                                       : conv_mma_run(device, &job, from, to);
 }
 
 int cuda_conv(struct vamp_device *base, const struct vamp_weight *conv, const struct vamp_weight *alpha,

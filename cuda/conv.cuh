@@ -93,7 +93,7 @@ static __device__ __forceinline__ float conv_residual(const struct conv_epilogue
 }
 
 /* A sum of the plan's row t and output n, wherever these lie. */
-template <bool BF16>
+template <enum vamp_precision P>
 static __device__ __forceinline__ void
 conv_end(const struct conv_job &job, const struct conv_sequence &sequence, int64_t t, int n, float sum) {
   const struct conv_epilogue &end = job.end;
@@ -105,11 +105,7 @@ conv_end(const struct conv_job &job, const struct conv_sequence &sequence, int64
       if (n < plan.outputs) {
         y = conv_snake(sum + end.bias[n], end.alpha[n], end.inverse[n]);
       }
-      if (BF16) {
-        ((__nv_bfloat16 *)end.hidden)[at] = __float2bfloat16(y);
-      } else {
-        ((float *)end.hidden)[at] = y;
-      }
+      vamp_store_act(end.hidden, at, y, P);
     }
     return;
   }
@@ -127,15 +123,15 @@ conv_end(const struct conv_job &job, const struct conv_sequence &sequence, int64
 }
 
 /* The same for outputs n (even) and n + 1, as one access where they are neighbours in memory. */
-template <bool BF16>
+template <enum vamp_precision P>
 static __device__ __forceinline__ void conv_end_pair(const struct conv_job &job,
                                                      const struct conv_sequence &sequence, int64_t t, int n,
                                                      float sum0, float sum1) {
   const struct conv_epilogue &end = job.end;
   const struct conv_plan &plan = job.plan;
   if (!end.paired || end.apply_tanh || n >= plan.outputs) {
-    conv_end<BF16>(job, sequence, t, n, sum0);
-    conv_end<BF16>(job, sequence, t, n + 1, sum1);
+    conv_end<P>(job, sequence, t, n, sum0);
+    conv_end<P>(job, sequence, t, n + 1, sum1);
     return;
   }
   float2 bias = *(const float2 *)(end.bias + n);
@@ -146,9 +142,12 @@ static __device__ __forceinline__ void conv_end_pair(const struct conv_job &job,
       int64_t at = (sequence.out_begin + t) * end.hidden_width + n;
       y.x = conv_snake(y.x, alpha.x, inverse.x);
       y.y = conv_snake(y.y, alpha.y, inverse.y);
-      if (BF16) {
+      if (P == VAMP_PRECISION_BF16) {
         *(uint32_t *)((__nv_bfloat16 *)end.hidden + at) = vamp_bf16_pack(y.x, y.y);
       } else {
+        if (P == VAMP_PRECISION_TF32) {
+          y = make_float2(vamp_tf32_round(y.x), vamp_tf32_round(y.y));
+        }
         *(float2 *)((float *)end.hidden + at) = y;
       }
     }

@@ -125,14 +125,14 @@ int conv_table_make(struct cuda_device *device, const struct conv_plan *plan, co
                     const struct vamp_packing *to, int tile_rows, struct conv_table *table, int64_t *tiles);
 
 /* The kernels, by file. Each fills in the table for its own tiles. */
-int conv_bf16_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
-                  const struct vamp_packing *to);
+int conv_mma_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
+                 const struct vamp_packing *to);
 int conv_fp32_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
                   const struct vamp_packing *to);
 int conv_few_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
                  const struct vamp_packing *to);
 /* Shared memory that the kernels would take. */
-size_t conv_bf16_shared(const struct conv_plan *plan);
+size_t conv_mma_shared(const struct conv_plan *plan);
 size_t conv_fp32_shared(const struct conv_plan *plan);
 size_t conv_few_shared(const struct conv_plan *plan);
 

@@ -68,11 +68,11 @@ template <int GROUP> __global__ void __launch_bounds__(THREADS) conv_few_kernel(
       }
     }
     if (GROUP == 1) {
-      conv_end<false>(job, sequence, first + thread, n, sum[0]);
+      conv_end<VAMP_PRECISION_FP32>(job, sequence, first + thread, n, sum[0]);
     }
 #pragma unroll
     for (int i = 0; i + 2 <= GROUP; i += 2) {
-      conv_end_pair<false>(job, sequence, first + thread, n + i, sum[i], sum[i + 1]);
+      conv_end_pair<VAMP_PRECISION_FP32>(job, sequence, first + thread, n + i, sum[i], sum[i + 1]);
     }
   }
 }

@@ -1,7 +1,7 @@
 /*
  * Convolution in float, for parity: true fp32 multiplications and sums, no tensor cores.
  *
- * The loop over chunks and taps, the loads and the shared memory are those of conv_bf16.cu, with 16 floats
+ * The loop over chunks and taps, the loads and the shared memory are those of conv_mma.cu, with 16 floats
  * where that has 32 bf16. A thread computes RT x 8 sums; its rows and columns are interleaved with those of
  * its neighbours, so that four inputs of eight rows are read at once without a bank conflict. Sixteen reads
  * of 16 bytes feed 256 multiplications.
@@ -83,7 +83,8 @@ __global__ void __launch_bounds__(THREADS, 3) conv_fp32_kernel(const struct conv
   for (int m = 0; m < RT; m++) {
 #pragma unroll
     for (int n = 0; n < COLUMNS; n++) {
-      conv_end<false>(job, sequence, first + down + m * TM, column + across + n * TN, sum[m][n]);
+      conv_end<VAMP_PRECISION_FP32>(job, sequence, first + down + m * TM, column + across + n * TN,
+                                    sum[m][n]);
     }
   }
 }

@@ -289,9 +289,9 @@ static int cuda_open(const struct vamp_device_options *options, struct vamp_devi
   base->act_size = base->precision == VAMP_PRECISION_BF16 ? 2 : 4;
   base->close = device_close;
   choose_rows(device);
-  snprintf(base->description, sizeof base->description, "%s: %s, compute capability %d.%d, %zu MiB, %s",
+  snprintf(base->description, sizeof base->description, "%s: %.80s, compute capability %d.%d, %zu MiB, %s",
            VAMP_CUDA_NAME, name, device->capability / 10, device->capability % 10,
-           cuda_arena_size(device->arena) >> 20, base->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32");
+           cuda_arena_size(device->arena) >> 20, vamp_precision_name(base->precision));
   status = cuda_profile_open(device, error);
   if (status) {
     goto err;

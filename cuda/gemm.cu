@@ -1,48 +1,57 @@
 /*
  * See gemm.cuh.
  *
- * bfloat16: a block of eight warps makes 128 x 128 of the result, a warp 64 x 32 of it in 64 registers.
- * Pieces of 32 along k travel by cp.async through a ring of three stages in 48 KiB, so that the next two are
- * on their way while one is multiplied. A row of a piece is 64 bytes, four chunks of 16; chunk c of row r
- * lies at c ^ (r / 2 % 4), which puts any eight rows that an ldmatrix reads into eight different groups of
- * banks.
+ * bfloat16 and tf32: a block of eight warps makes 128 x 128 of the result, a warp 64 x 32 of it in 64
+ * registers. Pieces of 32 (16) along k travel by cp.async through a ring of three stages in 48 KiB, so that
+ * the next two are on their way while one is multiplied. A row of a piece is 64 bytes, four chunks of 16;
+ * chunk c of row r lies at c ^ (r / 2 % 4), which puts any eight rows that an ldmatrix reads into eight
+ * different groups of banks.
  *
  * float: 64 x 64 by 256 threads of 4 x 4, plain multiply-adds. True fp32, for parity; no tensor core is
  * involved.
  *
- * Each element is one chain over k in steps of 16 (bf16, inside the instruction) or 1 (float), from the first
- * to the last, whatever the tile, its place in it or the rows beside it: the promise of vamp/backend.h.
+ * Each element is one chain over k in steps of 16 (bf16, inside the instruction), 8 (tf32) or 1 (float), from
+ * the first to the last, whatever the tile, its place in it or the rows beside it: the promise of
+ * vamp/backend.h.
  */
 #include "cuda/gemm.cuh"
 #include "cuda/mma.cuh"
 
-enum { depth = 32, stages = 3, chunks = depth / 8, stage_bytes = (GEMM_ROWS + GEMM_COLUMNS) * depth * 2 };
+enum {
+  row_bytes = 64,
+  stages = 3,
+  chunks = row_bytes / 16,
+  stage_bytes = (GEMM_ROWS + GEMM_COLUMNS) * row_bytes
+};
 
 /* Byte offset of a chunk of 16 bytes in a piece. */
 static __device__ __forceinline__ int chunk_at(int row, int chunk) {
-  return row * depth * 2 + ((chunk ^ (row >> 1 & 3)) << 4);
+  return row * row_bytes + ((chunk ^ (row >> 1 & 3)) << 4);
 }
 
-/* Eight elements that are not aligned, or end early. */
-static __device__ void chunk_slow(char *to, const __nv_bfloat16 *from, int left, bool valid) {
-  __nv_bfloat16 *t = (__nv_bfloat16 *)to;
-  for (int i = 0; i < 8; i++) {
-    t[i] = valid && i < left ? from[i] : __float2bfloat16(0.0f);
+/* Elements that are not aligned, or end early. */
+template <typename T> static __device__ void chunk_slow(char *to, const T *from, int left, bool valid) {
+  T *t = (T *)to;
+  for (int i = 0; i < 16 / (int)sizeof(T); i++) {
+    t[i] = valid && i < left ? from[i] : T(0.0f);
   }
 }
 
 /* The rows a thread copies: tid / 4 and 64 below, of a and of the weight. */
-struct sources {
-  const __nv_bfloat16 *row[4];
+template <typename T> struct sources {
+  const T *row[4];
   bool valid[4];
 };
 
-static __device__ __forceinline__ void load_stage(const struct sources *s, char *stage, int piece, int k) {
-  int chunk = (int)threadIdx.x % chunks, row = (int)threadIdx.x / chunks, column = piece * depth + chunk * 8;
+template <typename T>
+static __device__ __forceinline__ void load_stage(const struct sources<T> *s, char *stage, int piece, int k) {
+  const int each = 16 / (int)sizeof(T); /* elements of a chunk */
+  int chunk = (int)threadIdx.x % chunks, row = (int)threadIdx.x / chunks;
+  int column = (piece * chunks + chunk) * each;
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    char *to = stage + (i / 2) * GEMM_ROWS * depth * 2 + chunk_at(row + i % 2 * 64, chunk);
-    if (k % 8 == 0) {
+    char *to = stage + (i / 2) * GEMM_ROWS * row_bytes + chunk_at(row + i % 2 * 64, chunk);
+    if (k % each == 0) {
       vamp_copy_async16(to, s->row[i] + column, s->valid[i] && column < k);
     } else {
       chunk_slow(to, s->row[i] + column, k - column, s->valid[i]);
@@ -50,11 +59,12 @@ static __device__ __forceinline__ void load_stage(const struct sources *s, char 
   }
 }
 
+template <typename T>
 static __device__ __forceinline__ void multiply_stage(const char *stage, float sum[4][4][4]) {
   int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-  const char *a = stage, *b = stage + GEMM_ROWS * depth * 2;
+  const char *a = stage, *b = stage + GEMM_ROWS * row_bytes;
 #pragma unroll
-  for (int step = 0; step < depth / 16; step++) {
+  for (int step = 0; step < chunks / 2; step++) {
     uint32_t left[4][4], right[2][4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -69,7 +79,11 @@ static __device__ __forceinline__ void multiply_stage(const char *stage, float s
     for (int i = 0; i < 4; i++) {
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        vamp_mma_bf16(sum[i][j], left[i], right[j / 2] + j % 2 * 2);
+        if (sizeof(T) == 2) {
+          vamp_mma_bf16(sum[i][j], left[i], right[j / 2] + j % 2 * 2);
+        } else {
+          vamp_mma_tf32(sum[i][j], left[i], right[j / 2] + j % 2 * 2);
+        }
       }
     }
   }
@@ -95,13 +109,13 @@ static __device__ void store_tile(const struct gemm *g, int group, int rows, flo
   }
 }
 
-static __global__ void __launch_bounds__(256, 2) gemm_bf16(struct gemm g) {
+template <typename T> static __global__ void __launch_bounds__(256, 2) gemm_mma(struct gemm g) {
   VAMP_SHARED(char, shared);
   int group, first, rows;
   if (!gemm_find(&g, g.first_tile + (int)blockIdx.y, &group, &first, &rows)) {
     return;
   }
-  struct sources s;
+  struct sources<T> s;
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     int row = (int)threadIdx.x / chunks + i % 2 * 64, column = (int)blockIdx.x * GEMM_COLUMNS + row;
@@ -109,14 +123,15 @@ static __global__ void __launch_bounds__(256, 2) gemm_bf16(struct gemm g) {
       s.valid[i] = row < rows;
       int at = s.valid[i] ? first + row : first;
       at = g.list ? g.list[(size_t)group * (size_t)g.capacity + (size_t)at] : at;
-      s.row[i] = (const __nv_bfloat16 *)g.a + (size_t)at * (size_t)g.k;
+      s.row[i] = (const T *)g.a + (size_t)at * (size_t)g.k;
     } else {
       s.valid[i] = column < g.columns;
       size_t at = (size_t)group * (size_t)g.columns + (size_t)(s.valid[i] ? column : 0);
-      s.row[i] = (const __nv_bfloat16 *)g.weight + at * (size_t)g.k;
+      s.row[i] = (const T *)g.weight + at * (size_t)g.k;
     }
   }
   float sum[4][4][4] = {};
+  const int depth = row_bytes / (int)sizeof(T);
   int pieces = (g.k + depth - 1) / depth;
   for (int p = 0; p < stages - 1; p++) {
     if (p < pieces) {
@@ -132,7 +147,7 @@ static __global__ void __launch_bounds__(256, 2) gemm_bf16(struct gemm g) {
       load_stage(&s, shared + next % stages * stage_bytes, next, g.k);
     }
     vamp_copy_commit();
-    multiply_stage(shared + p % stages * stage_bytes, sum);
+    multiply_stage<T>(shared + p % stages * stage_bytes, sum);
   }
   store_tile(&g, group, rows, sum);
 }
@@ -194,12 +209,14 @@ int cuda_gemm(struct cuda_device *device, const struct gemm *g, int tiles) {
     return 0;
   }
   dim3 grid((unsigned)((g->columns + GEMM_COLUMNS - 1) / GEMM_COLUMNS), (unsigned)tiles,
-            cuda_bf16(device) ? 1 : 4);
+            device->base.precision == VAMP_PRECISION_FP32 ? 4 : 1);
   if (tiles > 65535) {
     return VAMP_LIMIT;
   }
   if (cuda_bf16(device)) {
-    VAMP_LAUNCH(gemm_bf16, grid, dim3(256), stages * stage_bytes, device->stream, *g);
+    VAMP_LAUNCH(gemm_mma<__nv_bfloat16>, grid, dim3(256), stages * stage_bytes, device->stream, *g);
+  } else if (cuda_tf32(device)) {
+    VAMP_LAUNCH(gemm_mma<float>, grid, dim3(256), stages * stage_bytes, device->stream, *g);
   } else {
     VAMP_LAUNCH(gemm_fp32, grid, dim3(256), 0, device->stream, *g);
   }

@@ -115,6 +115,10 @@ static inline bool cuda_bf16(const struct cuda_device *device) {
   return device->base.precision == VAMP_PRECISION_BF16;
 }
 
+static inline bool cuda_tf32(const struct cuda_device *device) {
+  return device->base.precision == VAMP_PRECISION_TF32;
+}
+
 /* ---- errors --------------------------------------------------------------------------------------- */
 
 /* A vamp_status: VAMP_MEMORY where memory ran out, else VAMP_DEVICE, and then one line on stderr that says
@@ -159,7 +163,7 @@ void cuda_release(struct cuda_device *device, void *memory); /* NULL is fine */
 
 /* Allocates and uploads; `from` may be freed on return. */
 int cuda_upload_new(struct cuda_device *device, const void *from, size_t bytes, void **memory);
-/* The same, rounded to bfloat16 where the device's precision is that: act [count]. */
+/* The same, rounded to bfloat16 or to tf32 where the device's precision is that: act [count]. */
 int cuda_upload_act(struct cuda_device *device, const float *from, size_t count, void **memory);
 
 /* Memory for the inside of one operation: at least `bytes`, 256-byte aligned, contents undefined. The same

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "cuda/gemm.cuh"
+#include "cuda/mma.cuh"
 #include "cuda/product.h"
 
 enum { slab_rows = 4096 };
@@ -103,10 +104,28 @@ static __global__ void gate_bf16(const uint4 *y, int64_t rows, int half, uint4 *
   }
 }
 
+static __device__ __forceinline__ float gate_float(float value, float gate, bool tf32) {
+  float y = value * gelu(gate, false);
+  return tf32 ? vamp_tf32_round(y) : y;
+}
+
+/* The same in float, rounded to tf32 or not; half a multiple of 4. */
+static __global__ void gate_floats(const float4 *y, int64_t rows, int half, bool tf32, float4 *out) {
+  int64_t chunks = half / 4, count = rows * chunks;
+  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+       i += (int64_t)gridDim.x * blockDim.x) {
+    int64_t at = i / chunks * 2 * chunks + i % chunks;
+    float4 value = y[at], gate = y[at + chunks];
+    out[i] = make_float4(gate_float(value.x, gate.x, tf32), gate_float(value.y, gate.y, tf32),
+                         gate_float(value.z, gate.z, tf32), gate_float(value.w, gate.w, tf32));
+  }
+}
+
 struct finish {
   const void *y; /* [rows, n], float or bf16 */
-  bool bf16_in, bf16_out;
-  const float *bias; /* [n] or NULL */
+  bool bf16_in;
+  enum vamp_precision precision; /* of out */
+  const float *bias;             /* [n] or NULL */
   enum vamp_epilogue epilogue;
   int64_t rows;
   int n;
@@ -129,14 +148,12 @@ static __global__ void finish_any(struct finish f) {
     int column = (int)(i % width);
     float y = finish_read(&f, row, column);
     if (f.epilogue == VAMP_GATED_GELU) {
-      y *= gelu(finish_read(&f, row, column + width), f.bf16_out);
+      y *= gelu(finish_read(&f, row, column + width), f.precision == VAMP_PRECISION_BF16);
     }
     if (f.epilogue == VAMP_ADD) {
       ((float *)f.out)[i] += y;
-    } else if (f.bf16_out && f.epilogue != VAMP_STORE_F32) {
-      ((__nv_bfloat16 *)f.out)[i] = __float2bfloat16(y);
     } else {
-      ((float *)f.out)[i] = y;
+      vamp_store_act(f.out, i, y, f.epilogue == VAMP_STORE_F32 ? VAMP_PRECISION_FP32 : f.precision);
     }
   }
 }
@@ -147,6 +164,10 @@ static int finish_slab(struct cuda_device *device, const struct finish *f) {
   if (f->bf16_in && f->epilogue == VAMP_GATED_GELU && !f->bias && f->n % 16 == 0) {
     VAMP_LAUNCH(gate_bf16, grid, dim3(256), 0, device->stream, (const uint4 *)f->y, f->rows, f->n / 2,
                 (uint4 *)f->out);
+  } else if (!f->bf16_in && f->precision != VAMP_PRECISION_BF16 && f->epilogue == VAMP_GATED_GELU &&
+             !f->bias && f->n % 8 == 0) {
+    VAMP_LAUNCH(gate_floats, grid, dim3(256), 0, device->stream, (const float4 *)f->y, f->rows, f->n / 2,
+                f->precision == VAMP_PRECISION_TF32, (float4 *)f->out);
   } else {
     VAMP_LAUNCH(finish_any, grid, dim3(256), 0, device->stream, *f);
   }
@@ -181,7 +202,7 @@ static int linear_slabs(struct cuda_device *device, const struct cuda_product *p
   int status = cuda_scratch(device, y_size * (size_t)room * (size_t)l->n, &y);
   f.y = y;
   f.bf16_in = y_size == 2;
-  f.bf16_out = cuda_bf16(device);
+  f.precision = device->base.precision;
   f.bias = l->bias;
   f.epilogue = epilogue;
   f.n = l->n;

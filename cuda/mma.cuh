@@ -17,6 +17,7 @@
 #define VAMP_CUDA_MMA_CUH
 
 #include "cuda/launch.cuh"
+#include "vamp/backend.h"
 
 #ifdef __CUDACC__
 
@@ -131,4 +132,20 @@ static __device__ __forceinline__ void vamp_copy_commit(void) {
 #include "emulator_warp.h"
 
 #endif
+
+/* The float that a tensor core then sees as it is. Who writes what a product will read in tf32 rounds it, so
+ * that a product need not, and cuBLAS, which does not say how it does, has nothing to round. */
+static __device__ __forceinline__ float vamp_tf32_round(float value) {
+  return __uint_as_float(vamp_tf32(value) & 0xffffe000u);
+}
+
+/* An element of act as a product will read it. */
+static __device__ __forceinline__ void vamp_store_act(void *to, int64_t at, float value,
+                                                      enum vamp_precision precision) {
+  if (precision == VAMP_PRECISION_BF16) {
+    ((__nv_bfloat16 *)to)[at] = __float2bfloat16(value);
+  } else {
+    ((float *)to)[at] = precision == VAMP_PRECISION_TF32 ? vamp_tf32_round(value) : value;
+  }
+}
 #endif

@@ -10,6 +10,7 @@
  * The order of the sum follows from the width alone: each lane its own columns, then a tree over the lanes.
  */
 #include "cuda/internal.h"
+#include "cuda/mma.cuh"
 
 enum { warps = 4, vectors = 16 }; /* vectors: of 4 floats a lane: 16 * 32 * 4 = 2048 channels */
 
@@ -25,20 +26,25 @@ static __device__ __forceinline__ float scale_of(float squares, int width) {
   return 1.0f / sqrtf(squares / (float)width + 1e-6f);
 }
 
-static __device__ __forceinline__ void store4(void *out, int64_t at, float4 v, bool bf16) {
-  if (bf16) {
+static __device__ __forceinline__ void store4(void *out, int64_t at, float4 v,
+                                              enum vamp_precision precision) {
+  if (precision == VAMP_PRECISION_BF16) {
     __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y), high = __floats2bfloat162_rn(v.z, v.w);
     uint2 bits;
     memcpy(&bits.x, &low, sizeof low);
     memcpy(&bits.y, &high, sizeof high);
     *(uint2 *)((__nv_bfloat16 *)out + at) = bits;
   } else {
+    if (precision == VAMP_PRECISION_TF32) {
+      v = make_float4(vamp_tf32_round(v.x), vamp_tf32_round(v.y), vamp_tf32_round(v.z), vamp_tf32_round(v.w));
+    }
     *(float4 *)((float *)out + at) = v;
   }
 }
 
 static __global__ void __launch_bounds__(32 * warps)
-    norm_vectors(const float *x, const float *weight, int64_t rows, int width, bool bf16, void *out) {
+    norm_vectors(const float *x, const float *weight, int64_t rows, int width, enum vamp_precision precision,
+                 void *out) {
   int lane = (int)threadIdx.x % 32;
   int64_t row = (int64_t)blockIdx.x * warps + threadIdx.x / 32;
   if (row >= rows) {
@@ -66,14 +72,15 @@ static __global__ void __launch_bounds__(32 * warps)
       store4(out, row * width + column,
              make_float4(w.x * (v[i].x * scale), w.y * (v[i].y * scale), w.z * (v[i].z * scale),
                          w.w * (v[i].w * scale)),
-             bf16);
+             precision);
     }
   }
 }
 
 /* Any width. */
 static __global__ void __launch_bounds__(32 * warps)
-    norm_any(const float *x, const float *weight, int64_t rows, int width, bool bf16, void *out) {
+    norm_any(const float *x, const float *weight, int64_t rows, int width, enum vamp_precision precision,
+             void *out) {
   int lane = (int)threadIdx.x % 32;
   int64_t row = (int64_t)blockIdx.x * warps + threadIdx.x / 32;
   if (row >= rows) {
@@ -87,11 +94,7 @@ static __global__ void __launch_bounds__(32 * warps)
   float scale = scale_of(warp_sum(squares), width);
   for (int column = lane; column < width; column += 32) {
     float y = weight[column] * (from[column] * scale);
-    if (bf16) {
-      ((__nv_bfloat16 *)out)[row * width + column] = __float2bfloat16(y);
-    } else {
-      ((float *)out)[row * width + column] = y;
-    }
+    vamp_store_act(out, row * width + column, y, precision);
   }
 }
 
@@ -106,10 +109,10 @@ int cuda_rms_norm(struct vamp_device *base, const struct vamp_weight *weight, in
   const float *values = cuda_vector_values(weight);
   if (width % 4 == 0 && width <= vectors * 128) {
     VAMP_LAUNCH(norm_vectors, grid, dim3(32 * warps), 0, device->stream, x, values, rows, width,
-                cuda_bf16(device), out);
+                device->base.precision, out);
   } else {
     VAMP_LAUNCH(norm_any, grid, dim3(32 * warps), 0, device->stream, x, values, rows, width,
-                cuda_bf16(device), out);
+                device->base.precision, out);
   }
   CUDA_TRY(cudaGetLastError());
   return 0;

@@ -306,7 +306,8 @@ static int product_make(struct cuda_device *device, int n, int k, bool float_out
   p->k = k;
   p->float_out = float_out;
   p->add = add;
-  status = BLAS_CHECK(cublasLtMatmulDescCreate(&p->matmul, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  status = BLAS_CHECK(cublasLtMatmulDescCreate(
+      &p->matmul, cuda_tf32(device) ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
   if (!status) {
     status = BLAS_CHECK(cublasLtMatmulDescSetAttribute(p->matmul, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                                                        sizeof transposed));

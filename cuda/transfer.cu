@@ -108,18 +108,32 @@ static uint16_t bf16_bits(float value) {
   return (uint16_t)(bits >> 16);
 }
 
+/* Round to nearest, ties away from zero, as vamp_tf32 does. */
+static float tf32_rounded(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  bits = (bits + 0x1000u) & 0xffffe000u;
+  memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
 int cuda_upload_act(struct cuda_device *device, const float *from, size_t count, void **memory) {
-  if (!cuda_bf16(device)) {
-    return cuda_upload_new(device, from, sizeof *from * count, memory);
+  size_t size = device->base.act_size;
+  if (!cuda_bf16(device) && !cuda_tf32(device)) {
+    return cuda_upload_new(device, from, size * count, memory);
   }
-  uint16_t *rounded = (uint16_t *)malloc(sizeof *rounded * (count ? count : 1));
+  void *rounded = malloc(size * (count ? count : 1));
   if (!rounded) {
     return VAMP_MEMORY;
   }
   for (size_t i = 0; i < count; i++) {
-    rounded[i] = bf16_bits(from[i]);
+    if (cuda_bf16(device)) {
+      ((uint16_t *)rounded)[i] = bf16_bits(from[i]);
+    } else {
+      ((float *)rounded)[i] = tf32_rounded(from[i]);
+    }
   }
-  int status = cuda_upload_new(device, rounded, sizeof *rounded * count, memory);
+  int status = cuda_upload_new(device, rounded, size * count, memory);
   free(rounded);
   return status;
 }

@@ -10,8 +10,8 @@
  *   result written once; the hidden signal never leaves the processor. The block computes the rows of hidden
  *   halo that its neighbours compute as well: 4 to 8 % more in the first convolution.
  * - TILED: activation, convolution with the second snake as its ending, convolution with the residual as
- *   its ending, through two activated signals in scratch memory. In fp32, and in bf16 above 128 channels,
- *   where 6 + 6 bytes an element are little beside the multiplications.
+ *   its ending, through two activated signals in scratch memory. In fp32 and tf32, and in bf16 above 128
+ * channels, where 6 + 6 bytes an element are little beside the multiplications.
  * - FEW, up to 8 channels: the two convolutions of conv_few.cu with a float signal between them.
  */
 #include <stdlib.h>

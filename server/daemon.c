@@ -225,8 +225,7 @@ static void announce(struct vampd *daemon) {
   }
   daemon->ready = true;
   vampd_log("model %s on %s (%s), %s, loaded in %.3f s", facts->model.name, facts->backend,
-            facts->description, facts->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32",
-            facts->load_seconds);
+            facts->description, vamp_precision_name(facts->precision), facts->load_seconds);
   const struct vampd_options *options = &daemon->options;
   bool six = strchr(options->host, ':') != NULL;
   char address[128];

@@ -167,6 +167,7 @@ static int run_torch(struct bench *bench, struct vamp_error *error) {
   if (settings->threads > 0) {
     snprintf(threads, sizeof threads, " --threads %d", settings->threads);
   }
+  /* It runs on the processor, which has no tf32. */
   snprintf(command, sizeof command,
            "/usr/bin/python3 " TORCH_PROGRAM
            " --bench --json --dims %s --precision %s --seconds %g --coarse-steps %d "
@@ -214,8 +215,8 @@ static void print_table(const struct bench *bench) {
   const struct vamp_sampling *sampling = &bench->variations[0].sampling;
   printf("%s\nmodel %s, %s, %d x %g s of audio, %d + %d steps, median of %d\n\n",
          bench->session.device->description, bench->session.config->name,
-         bench->session.device->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32", settings->batch,
-         settings->seconds, sampling->coarse_steps, sampling->fine_steps, settings->repeat);
+         vamp_precision_name(bench->session.device->precision), settings->batch, settings->seconds,
+         sampling->coarse_steps, sampling->fine_steps, settings->repeat);
   printf("%-10s%10s%s\n", "", "seconds", bench->torch ? "     torch    faster" : "");
   printf("%-10s%10.3f\n", "load", bench->session.load_seconds);
   for (int stage = 0; stage < STAGES; stage++) {
@@ -245,11 +246,11 @@ static void print_json(const struct bench *bench) {
   json_t *object = json_pack(
       "{s:s, s:s, s:s, s:s, s:i, s:f, s:i, s:i, s:i, s:f, s:o, s:f, s:f, s:f}", "version", VAMP_VERSION,
       "device", bench->session.device->description, "model", bench->session.config->name, "precision",
-      bench->session.device->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32", "batch", settings->batch,
-      "seconds", settings->seconds, "coarse_steps", sampling->coarse_steps, "fine_steps",
-      sampling->fine_steps, "repeat", settings->repeat, "load_s", bench->session.load_seconds, "wall_s", wall,
-      "audio_seconds_per_second", audio_per_second(bench), "tokens_per_second", tokens_per_second(bench),
-      "peak_memory_mib", bench->peak_mib);
+      vamp_precision_name(bench->session.device->precision), "batch", settings->batch, "seconds",
+      settings->seconds, "coarse_steps", sampling->coarse_steps, "fine_steps", sampling->fine_steps, "repeat",
+      settings->repeat, "load_s", bench->session.load_seconds, "wall_s", wall, "audio_seconds_per_second",
+      audio_per_second(bench), "tokens_per_second", tokens_per_second(bench), "peak_memory_mib",
+      bench->peak_mib);
   if (object && bench->torch) {
     json_object_set(object, "torch", bench->torch);
     json_object_set(object, "times_faster", faster);

@@ -18,7 +18,7 @@ const struct vamp_option vamp_options_model[] = {
     {"backend", 0, VAMP_OPTION_TEXT, MEMBER(backend), "/backend", 0, 0, "B",
      "auto (default: a GPU if there is one, else the processor), cuda or cpu"},
     {"precision", 0, VAMP_OPTION_TEXT, MEMBER(precision), "/precision", 0, 0, "P",
-     "fp32 or bf16 (default: bf16 where the device has it)"},
+     "fp32, tf32 (a GPU's) or bf16 (default, or auto: bf16 where the device has it)"},
     {"threads", 0, VAMP_OPTION_COUNT, MEMBER(threads), NULL, 0, 1024, "N",
      "threads of the processor to use (default: all cores)"},
     {0},

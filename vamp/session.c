@@ -81,20 +81,20 @@ int vamp_model_find(const char *name, char folder[VAMP_PATH_SIZE], struct vamp_e
                    wanted, program, program);
 }
 
-/* The precision is "fp32", "bf16" or nothing. */
+/* The precision is "fp32", "tf32", "bf16" or nothing. */
 static int parse_device(const struct vamp_settings *settings, struct vamp_device_options *options,
                         struct vamp_error *error) {
   const char *text = settings->precision;
   options->backend = settings->backend;
   options->threads = settings->threads;
-  options->precision_given = text != NULL;
   if (!text) {
     return 0;
   }
-  if (strcmp(text, "fp32") != 0 && strcmp(text, "bf16") != 0) {
-    return vamp_fail_field(error, VAMP_INVALID, "/precision", "it is fp32 or bf16, not '%s'", text);
+  options->precision_given = strcmp(text, "auto") != 0;
+  if (options->precision_given && !vamp_precision_parse(text, &options->precision)) {
+    return vamp_fail_field(error, VAMP_INVALID, "/precision", "it is auto, fp32, tf32 or bf16, not '%s'",
+                           text);
   }
-  options->precision = strcmp(text, "bf16") == 0 ? VAMP_PRECISION_BF16 : VAMP_PRECISION_FP32;
   return 0;
 }
 

@@ -32,7 +32,13 @@
 extern "C" {
 #endif
 
-enum vamp_precision { VAMP_PRECISION_FP32, VAMP_PRECISION_BF16 };
+/* TF32: act is float, and what enters a matrix product is rounded to 10 bits of mantissa; sums are float. */
+enum vamp_precision { VAMP_PRECISION_FP32, VAMP_PRECISION_BF16, VAMP_PRECISION_TF32 };
+
+/* As users write it; vamp/device.h has the way back. Here, for plugins say it too. */
+static inline const char *vamp_precision_name(enum vamp_precision precision) {
+  return precision == VAMP_PRECISION_BF16 ? "bf16" : precision == VAMP_PRECISION_TF32 ? "tf32" : "fp32";
+}
 
 /* Where each sequence of a packed matrix begins: sequence s is rows offsets[s] .. offsets[s+1]-1.
  * Host memory, read before the operation returns. */
@@ -243,7 +249,7 @@ int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device 
 /* A backend in a shared object libvamp_NAME.so, which exports one symbol, VAMP_PLUGIN_SYMBOL. The object
  * stays loaded until the process ends. `open` is as vamp_cpu_open and is called from the thread that will
  * own the device. */
-#define VAMP_PLUGIN_ABI 1 /* grows with every change of this header; a plugin with another one is refused */
+#define VAMP_PLUGIN_ABI 2 /* grows with every change of this header; a plugin with another one is refused */
 #define VAMP_PLUGIN_SYMBOL "vamp_plugin"
 
 struct vamp_plugin {

@@ -6,6 +6,9 @@
 
 #include "vamp/backend.h"
 
+/* "fp32", "tf32" or "bf16"; false for anything else. */
+bool vamp_precision_parse(const char *text, enum vamp_precision *precision);
+
 /* What was opened and why, for a log: one line without a line break. */
 struct vamp_device_choice {
   char text[768];

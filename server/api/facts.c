@@ -16,7 +16,7 @@ static json_t *describe_model(const struct vampd *daemon, const struct vampd_dev
   json_t *value = json_pack("{s:o, s:o, s:o, s:s, s:o, s:s}", "name", json_string(model->name), "license",
                             json_string(model->license), "description", json_string(model->description),
                             "backend", facts->backend, "device", json_string(facts->description), "precision",
-                            facts->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32");
+                            vamp_precision_name(facts->precision));
   json_t *numbers =
       json_pack("{s:i, s:i, s:f, s:i, s:i, s:i, s:i}", "sample_rate", codec->sample_rate, "hop_length",
                 codec->hop_length, "frame_rate", (double)codec->sample_rate / codec->hop_length, "codebooks",

@@ -549,9 +549,9 @@ const char *const vampd_openapi_document[] = {
   ",\"description\",\"backend\",\"device\",\"precision\",\"sample_rate\",\"hop_length\",\"frame_rate\",\"codebooks\",\"c",
   "oarse_codebooks\",\"codebook_size\",\"max_seconds\"],\"additionalProperties\":false,\"properties\":{\"name\":{\"",
   "type\":\"string\"},\"license\":{\"type\":\"string\"},\"description\":{\"type\":\"string\"},\"backend\":{\"type\":\"strin",
-  "g\"},\"device\":{\"type\":\"string\"},\"precision\":{\"enum\":[\"fp32\",\"bf16\"]},\"sample_rate\":{\"type\":\"integer\"}",
-  ",\"hop_length\":{\"type\":\"integer\"},\"frame_rate\":{\"type\":\"number\"},\"codebooks\":{\"type\":\"integer\"},\"coar",
-  "se_codebooks\":{\"type\":\"integer\"},\"codebook_size\":{\"type\":\"integer\"},\"max_seconds\":{\"type\":\"integer\"}",
-  "}}}}}",
+  "g\"},\"device\":{\"type\":\"string\"},\"precision\":{\"enum\":[\"fp32\",\"tf32\",\"bf16\"]},\"sample_rate\":{\"type\":\"in",
+  "teger\"},\"hop_length\":{\"type\":\"integer\"},\"frame_rate\":{\"type\":\"number\"},\"codebooks\":{\"type\":\"integer\"",
+  "},\"coarse_codebooks\":{\"type\":\"integer\"},\"codebook_size\":{\"type\":\"integer\"},\"max_seconds\":{\"type\":\"in",
+  "teger\"}}}}}}",
   NULL,
 };

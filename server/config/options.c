@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vamp/device.h"
+
 #define AT(member) offsetof(struct vampd_options, member)
 #define TEXT VAMPD_OPTION_TEXT
 #define LIST VAMPD_OPTION_LIST
@@ -31,8 +33,8 @@ const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
      "model.json and its weights"},
     {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|cuda|cuda-emulated|", false, false, "auto", "B",
      "auto: a GPU if there is one; cuda, cpu"},
-    {"precision", TEXT, AT(precision), 0, 0, "|auto|fp32|bf16|", false, false, "auto", "P",
-     "auto: the fastest; fp32, bf16"},
+    {"precision", TEXT, AT(precision), 0, 0, "|auto|fp32|tf32|bf16|", false, false, "auto", "P",
+     "auto: the fastest; fp32, tf32 (GPU), bf16"},
     {"threads", NUMBER, AT(threads), 0, 1024, NULL, false, false, "0", "N",
      "of the CPU backend; 0 takes all cores"},
     {"workers", NUMBER, AT(workers), 1, 64, NULL, false, false, "2", "N",
@@ -203,10 +205,10 @@ void vampd_options_help(FILE *out) {
 }
 
 struct vamp_device_options vampd_options_device(const struct vampd_options *options) {
-  bool given = strcmp(options->precision, "auto") != 0;
-  bool bf16 = strcmp(options->precision, "bf16") == 0;
+  enum vamp_precision precision = VAMP_PRECISION_FP32;
+  bool given = vamp_precision_parse(options->precision, &precision); /* "auto" is none */
   return (struct vamp_device_options){
-      .precision = bf16 ? VAMP_PRECISION_BF16 : VAMP_PRECISION_FP32,
+      .precision = precision,
       .precision_given = given,
       .threads = options->threads,
       .backend = options->backend,

@@ -27,7 +27,7 @@ struct vampd_options {
   const char *cors_origins; /* * with commas between them; NULL: none */
   const char *model;        /* folder */
   const char *backend;      /* as in vamp/device.h */
-  const char *precision;    /* "auto", "fp32", "bf16" */
+  const char *precision;    /* "auto", or as in vamp/device.h */
   int threads;              /* of the CPU backend; 0: all cores */
   int workers;              /* threads that prepare and finish audio */
   const char *data_dir;     /* NULL: none */

@@ -84,8 +84,8 @@ static json_t *summarise(const struct vampd_outcome *outcome, const struct vampd
   json_t *passes = json_object_get(mask, "passes");
   json_t *last = json_array_get(passes, json_array_size(passes) - 1);
   return json_pack("{s:s, s:s, s:s, s:I, s:o, s:O, s:O}", "model", facts->model.name, "backend",
-                   facts->backend, "precision", facts->precision == VAMP_PRECISION_BF16 ? "bf16" : "fp32",
-                   "samples", (json_int_t)outcome->result->sample_count, "timings",
+                   facts->backend, "precision", vamp_precision_name(facts->precision), "samples",
+                   (json_int_t)outcome->result->sample_count, "timings",
                    vampd_result_timings(outcome->result, outcome->seconds), "density",
                    json_object_get(mask, "density"), "changed", json_object_get(last, "changed"));
 }

@@ -63,7 +63,7 @@ def test_nothing_is_a_usage_error(vamp):
     (["run", "a.wav", "-o", "b.wav", "--format", "mp3"], "--format: "),
     (["run", "a.wav", "-o", "b.wav", "--format", "flac"], "b.wav is named otherwise"),
     (["run", "a/x.wav", "b/x.flac", "-o", "out"], "would both be written to out/x.wav"),
-    (["run", "a.wav", "-o", "b.wav", "--precision", "fp8", "-m", "tiny"], "--precision: it is fp32 or bf16"),
+    (["run", "a.wav", "-o", "b.wav", "--precision", "fp8", "-m", "tiny"], "--precision: it is auto, fp32, tf32 or bf16"),
     (["mask"], "either an audio file or --frames"),
     (["mask", "a.wav", "--frames", "10"], "either an audio file or --frames"),
     (["mask", "--frames", "0"], "--frames takes a whole number from 1"),

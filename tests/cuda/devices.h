@@ -1,6 +1,7 @@
 /*
  * The devices that the tests of the CUDA backend run on: whatever plugin VAMP_TEST_PLUGIN names, emulated or
- * real, in fp32 and in bf16. The trials are those of tests/unit/cpu_reference.h; include this in its place.
+ * real, in fp32, bf16 and tf32. The trials are those of tests/unit/cpu_reference.h; include this in its
+ * place.
  */
 #ifndef VAMP_TEST_CUDA_DEVICES_H
 #define VAMP_TEST_CUDA_DEVICES_H
@@ -28,13 +29,15 @@ static inline int devices_open(void **state) {
     print_error("%s: %s\n", path, plugin ? "made for another version" : dlerror());
     return -1;
   }
-  static const enum vamp_precision PRECISIONS[] = {VAMP_PRECISION_FP32, VAMP_PRECISION_BF16};
-  for (int i = 0; i < 2; i++) {
+  static const enum vamp_precision PRECISIONS[] = {VAMP_PRECISION_FP32, VAMP_PRECISION_BF16,
+                                                   VAMP_PRECISION_TF32};
+  for (int i = 0; i < 3; i++) {
     struct setting *setting = &devices->setting[i];
     struct vamp_device_options options = {.precision = PRECISIONS[i], .precision_given = true};
     struct vamp_error error = {0};
     setting->bf16 = PRECISIONS[i] == VAMP_PRECISION_BF16;
-    setting->name = setting->bf16 ? "bf16" : "fp32";
+    setting->tf32 = PRECISIONS[i] == VAMP_PRECISION_TF32;
+    setting->name = vamp_precision_name(PRECISIONS[i]);
     if (plugin->open(&options, &setting->device[0], &error)) {
       print_error("%s: %s\n", setting->name, error.message);
       return -1;

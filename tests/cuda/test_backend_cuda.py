@@ -51,7 +51,7 @@ def test_tokens_of_a_variation_are_those_of_the_cpu(run, clips, tmp_path, sampli
     assert -20 * numpy.log10(difference) >= 60
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_bytes_do_not_depend_on_batch_or_order(run, clips, tmp_path, precision):
     def outputs(name, files, seed):
         folder = tmp_path / name
@@ -95,6 +95,8 @@ def test_without_a_plugin(alone, tiny_model, clips, tmp_path):
     refused = alone(*asked, "cuda")
     assert refused.returncode == 1 and "libvamp_cuda.so is not installed" in refused.stderr
     assert str(tmp_path) in refused.stderr and "VAMP_PLUGIN_PATH" in refused.stderr
+    tf32 = alone(*asked, "cpu", "--precision", "tf32")
+    assert tf32.returncode == 1 and "tf32 is a precision of GPUs" in tf32.stderr
     wrong = alone(*asked, "metal")
     assert wrong.returncode == 2 and "--backend" in wrong.stderr and "cuda-emulated" in wrong.stderr
 

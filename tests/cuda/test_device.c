@@ -39,6 +39,11 @@ static void test_open(void **state) {
   assert_int_equal(device->act_size, 4);
   assert_non_null(strstr(device->description, "100 MiB, fp32"));
   device->close(device);
+  device = open_device(VAMP_PRECISION_TF32, true, "100");
+  assert_int_equal(device->precision, VAMP_PRECISION_TF32);
+  assert_int_equal(device->act_size, 4);
+  assert_non_null(strstr(device->description, "100 MiB, tf32"));
+  device->close(device);
 }
 
 static void test_copies(void **state) {

@@ -218,16 +218,18 @@ static void tokens_are_those_of_the_cpu(void **state) {
   free(materials);
 }
 
-/* The coarse model has heads of 64 and runs on tensor cores in bf16; the fine one has heads of 20. */
+/* The coarse model has heads of 64 and runs on tensor cores in bf16 and tf32; the fine one has heads of 20.
+ */
 static void jobs_do_not_see_each_other(void **state) {
   (void)state;
-  static const enum vamp_precision PRECISIONS[] = {VAMP_PRECISION_BF16, VAMP_PRECISION_FP32};
+  static const enum vamp_precision PRECISIONS[] = {VAMP_PRECISION_BF16, VAMP_PRECISION_FP32,
+                                                   VAMP_PRECISION_TF32};
   struct material *materials = malloc(sizeof *materials * JOBS);
   struct vamp_result *together[JOBS] = {NULL}, *alone[JOBS] = {NULL};
   struct fixture f;
   assert_non_null(materials);
-  for (int t = 0; t < 2; t++) {
-    make_jobs(materials, TASKS[t]);
+  for (int t = 0; t < 3; t++) {
+    make_jobs(materials, TASKS[t % 2]);
     open_fixture(&f, true, PRECISIONS[t]);
     run_all(f.loop, JOBS, materials, together);
     for (int i = 0; i < JOBS; i++) {

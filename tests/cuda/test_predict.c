@@ -22,7 +22,7 @@ static void test_argmax(void **state) {
 static void test_sampled(void **state) {
   static const int TILES[] = {150, 3}; /* more masked positions of a codebook than a tile has rows */
   struct scene large = predict_scene(4, 10, 1024, 16, 3, 0.07, COUNT(LENGTHS), LENGTHS);
-  struct scene odd = predict_scene(1, 3, 37, 20, 3, 1, COUNT(LENGTHS), LENGTHS);
+  struct scene odd = predict_scene(1, 3, 37, 21, 3, 1, COUNT(LENGTHS), LENGTHS);
   struct scene longer = predict_scene(0, 2, 130, 40, 3, 0.9, COUNT(TILES), TILES);
   for (int s = 0; s < COUNT(LENGTHS); s++) {
     large.sequence[s].noise = (float)s;

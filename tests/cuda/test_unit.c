@@ -1,6 +1,6 @@
 /*
  * The residual unit of the CUDA backend. How it is tested: cpu_reference.h. In bf16 up to 128 channels it is
- * one kernel, above and in fp32 two convolutions, up to 8 channels two others.
+ * one kernel, above and in fp32 and tf32 two convolutions, up to 8 channels two others.
  */
 #include "tests/cuda/devices.h"
 

@@ -11,7 +11,7 @@
  *
  * All numbers are drawn so that bfloat16 holds them exactly. Products of two of them are exact in float, so
  * that a matrix product in bf16 owes the reference the same accuracy as one in fp32; the tolerance for bf16
- * has to cover only what an operation rounds inside.
+ * has to cover only what an operation rounds inside. tf32 rounds eight times finer.
  *
  * Around the input lie NaNs: a kernel that reads beyond it may do so only if it ignores what it reads.
  */
@@ -46,7 +46,7 @@ enum { MAX_SETTINGS = 6, THREADS = TRIAL_THREADS };
 /* One way to compute, on one thread and on two. */
 struct setting {
   const char *name;
-  bool bf16;
+  bool bf16, tf32;
   struct vamp_device *device[THREADS];
 };
 
@@ -266,13 +266,16 @@ static inline void *trial_run(const struct trial *trial, const struct setting *s
 static inline void trial_compare(const struct trial *trial, const struct setting *setting,
                                  const struct packed *packed, const void *got) {
   bool bf16 = trial->out_act && setting->bf16;
-  double tolerance = setting->bf16 ? trial->tolerance_bf16 : trial->tolerance;
+  double tolerance = setting->bf16   ? trial->tolerance_bf16
+                     : setting->tf32 ? trial->tolerance + trial->tolerance_bf16 / 8
+                                     : trial->tolerance;
+  double rounding = !trial->out_act ? 0 : setting->bf16 ? 1.0 / 256 : setting->tf32 ? 1.0 / 2048 : 0;
   for (int s = 0; s < packed->count; s++) {
     for (int64_t i = packed->to[s] * trial->out_width; i < packed->to[s + 1] * trial->out_width; i++) {
       double value =
           bf16 ? (double)vamp_bfloat16_to_float(((const uint16_t *)got)[i]) : (double)((const float *)got)[i];
       double want = packed->want[i];
-      double allowed = tolerance * (1 + fabs(want)) + (bf16 ? fabs(want) / 256 : 0);
+      double allowed = tolerance * (1 + fabs(want)) + fabs(want) * rounding;
       if (!(fabs(value - want) <= allowed)) {
         int64_t at = i - packed->to[s] * trial->out_width;
         fail_msg("%s, %s: sequence %d of %d rows, row %d, channel %d: %.9g and not %.9g", trial->name,

@@ -102,6 +102,24 @@ static void test_flags(void **state) {
   vampd_configuration_free(configuration);
 }
 
+static void test_precisions(void **state) {
+  (void)state;
+  static const enum vamp_precision WANTED[] = {VAMP_PRECISION_FP32, VAMP_PRECISION_TF32, VAMP_PRECISION_BF16};
+  struct vamp_error error;
+  for (int i = 0; i < 4; i++) {
+    struct vampd_configuration *configuration;
+    const char *text = i < 3 ? vamp_precision_name(WANTED[i]) : "auto";
+    const char *flags[] = {"vampd", "--precision", text, NULL};
+    assert_int_equal(create(flags, NOTHING, &configuration, &error), VAMP_OK);
+    const struct vampd_settings *settings = vampd_configuration_acquire(configuration);
+    struct vamp_device_options device = vampd_options_device(&settings->options);
+    assert_int_equal(device.precision_given, i < 3);
+    assert_int_equal(device.precision, i < 3 ? WANTED[i] : VAMP_PRECISION_FP32);
+    vampd_settings_release(settings);
+    vampd_configuration_free(configuration);
+  }
+}
+
 static void test_wrong_flags(void **state) {
   (void)state;
   const char *wrong[][4] = {{"vampd", "--port", "65536", NULL},
@@ -111,6 +129,7 @@ static void test_wrong_flags(void **state) {
                             {"vampd", "port", NULL, NULL},
                             {"vampd", "--backend", "gpu", NULL},
                             {"vampd", "--precision=", NULL, NULL},
+                            {"vampd", "--precision", "tf16", NULL},
                             {"vampd", "--help=1", NULL, NULL},
                             {"vampd", "--model", "", NULL},
                             {"vampd", "--", NULL, NULL},
@@ -386,6 +405,7 @@ static void test_help_fits_two_screens(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_flags),
+      cmocka_unit_test(test_precisions),
       cmocka_unit_test(test_wrong_flags),
       cmocka_unit_test(test_hosts),
       cmocka_unit_test(test_actions),

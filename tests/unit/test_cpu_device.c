@@ -51,6 +51,8 @@ static void test_refused(void **state) {
   struct vamp_device_options bf16 = {.precision = VAMP_PRECISION_BF16, .precision_given = true, .threads = 1};
   setenv("VAMP_SIMD", "baseline", 1);
   check_refused(&bf16, VAMP_UNSUPPORTED);
+  struct vamp_device_options tf32 = {.precision = VAMP_PRECISION_TF32, .precision_given = true, .threads = 1};
+  check_refused(&tf32, VAMP_UNSUPPORTED);
   struct vamp_device_options any = {.precision = VAMP_PRECISION_BF16, .precision_given = false, .threads = 1};
   struct vamp_device *device = open_device(&any);
   assert_int_equal(device->precision, VAMP_PRECISION_FP32);

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "vamp/device.h"
 #include "vamp/generate.h"
 #include "vamp/model.h"
 #include "vamp/request.h"
@@ -196,9 +197,8 @@ static int obey(struct bench *bench, struct vamp_error *error) {
 static int open_engine(char **arguments, struct bench *bench, struct vamp_error *error) {
   struct vamp_device_options options = {
       .threads = atoi(arguments[4]),
-      .precision_given = strcmp(arguments[5], "auto") != 0,
-      .precision = strcmp(arguments[5], "bf16") == 0 ? VAMP_PRECISION_BF16 : VAMP_PRECISION_FP32,
   };
+  options.precision_given = vamp_precision_parse(arguments[5], &options.precision);
   bench->params = arguments[3];
   int status = read_clip(arguments[2], bench, error);
   if (status == 0) {

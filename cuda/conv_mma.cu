@@ -1,13 +1,14 @@
 /*
- * Convolution in bf16 on tensor cores, sums in float.
+ * Convolution on tensor cores, in bf16 or tf32, sums in float.
  *
  * A block computes BM rows by BN outputs of the folded view (conv.h). Its main loop walks over chunks of 32
- * inputs and, in each, over the taps. The input rows of a chunk with their halo are loaded once and serve all
- * taps, which only begin at another row; the weights of one tap and chunk stream through a ring of four
- * stages by cp.async, three steps ahead of the multiplication, one barrier a step. The input has been
- * activated (snake, bf16) by whoever made it, once for each element: within the loop there is nothing but
- * ldmatrix and mma. A warp computes WM x WN; 64 x 64 reads 2 bytes of shared memory for 32 multiplications,
- * half of what the tensor cores of sm_80 allow.
+ * inputs (16 in tf32: 64 bytes) and, in each, over the taps. The input rows of a chunk with their halo are
+ * loaded once and serve all taps, which only begin at another row; the weights of one tap and chunk stream
+ * through a ring of four stages by cp.async, three steps ahead of the multiplication, one barrier a step. The
+ * input has been activated (snake, rounding) by whoever made it, once for each element: within the loop there
+ * is nothing but ldmatrix and mma; a fragment of m16n8k8 in floats lies as one of m16n8k16 in bf16 does. A
+ * warp computes WM x WN; 64 x 64 reads 2 bytes of shared memory for 32 multiplications, half of what the
+ * tensor cores of sm_80 allow.
  *
  * Blocks of the same rows follow each other, so that at any time the device works on few rows with all their
  * outputs: those rows come from memory once, and the weights, some megabytes, stay in the second-level cache.
@@ -20,10 +21,10 @@
  */
 #include "cuda/conv.cuh"
 
-template <int WARPS_M, int WARPS_N, int WM, int WN>
-__global__ void __launch_bounds__(WARPS_M *WARPS_N * 32) conv_bf16_kernel(const struct conv_job job) {
+template <enum vamp_precision P, int WARPS_M, int WARPS_N, int WM, int WN>
+__global__ void __launch_bounds__(WARPS_M *WARPS_N * 32) conv_mma_kernel(const struct conv_job job) {
   constexpr int BM = WARPS_M * WM, BN = WARPS_N * WN, MT = WM / 16, NT = WN / 8;
-  constexpr int STAGE = BN * CONV_ROW_BYTES;
+  constexpr int STAGE = BN * CONV_ROW_BYTES, SIZE = P == VAMP_PRECISION_BF16 ? 2 : 4;
   VAMP_SHARED(char, shared);
   char *inputs = shared + CONV_STAGES * STAGE;
   const struct conv_sequence sequence = conv_find(job.table, blockIdx.x / job.columns);
@@ -44,7 +45,7 @@ __global__ void __launch_bounds__(WARPS_M *WARPS_N * 32) conv_bf16_kernel(const 
   int fetch_chunk = 0, fetch_tap = 0, stage = 0;
   for (int s = 0; s < CONV_STAGES - 1; s++) {
     if (fetch_chunk < job.chunks) {
-      conv_fetch(job, sequence, 2, first, column, BN, fetch_chunk, fetch_tap, shared + s * STAGE, inputs);
+      conv_fetch(job, sequence, SIZE, first, column, BN, fetch_chunk, fetch_tap, shared + s * STAGE, inputs);
     }
     vamp_copy_commit();
     if (++fetch_tap == job.plan.taps) {
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(WARPS_M *WARPS_N * 32) conv_bf16_kernel(const 
     __syncthreads();
     if (fetch_chunk < job.chunks) {
       int next = stage == 0 ? CONV_STAGES - 1 : stage - 1;
-      conv_fetch(job, sequence, 2, first, column, BN, fetch_chunk, fetch_tap, shared + next * STAGE, inputs);
+      conv_fetch(job, sequence, SIZE, first, column, BN, fetch_chunk, fetch_tap, shared + next * STAGE,
+                 inputs);
     }
     vamp_copy_commit();
     if (++fetch_tap == job.plan.taps) {
@@ -89,7 +91,11 @@ __global__ void __launch_bounds__(WARPS_M *WARPS_N * 32) conv_bf16_kernel(const 
         for (int m = 0; m < MT; m++) {
 #pragma unroll
           for (int n = 0; n < NT; n++) {
-            vamp_mma_bf16(sum[m][n], fragment_a[m], fragment_b[n / 2] + n % 2 * 2);
+            if (P == VAMP_PRECISION_BF16) {
+              vamp_mma_bf16(sum[m][n], fragment_a[m], fragment_b[n / 2] + n % 2 * 2);
+            } else {
+              vamp_mma_tf32(sum[m][n], fragment_a[m], fragment_b[n / 2] + n % 2 * 2);
+            }
           }
         }
       }
@@ -108,8 +114,8 @@ __global__ void __launch_bounds__(WARPS_M *WARPS_N * 32) conv_bf16_kernel(const 
 #pragma unroll
       for (int n = 0; n < NT; n++) {
         int output = column + warp_column + n * 8 + lane % 4 * 2;
-        conv_end_pair<true>(job, sequence, row, output, sum[m][n][0], sum[m][n][1]);
-        conv_end_pair<true>(job, sequence, row + 8, output, sum[m][n][2], sum[m][n][3]);
+        conv_end_pair<P>(job, sequence, row, output, sum[m][n][0], sum[m][n][1]);
+        conv_end_pair<P>(job, sequence, row + 8, output, sum[m][n][2], sum[m][n][3]);
       }
     }
   }
@@ -141,45 +147,53 @@ static size_t shared_bytes(const struct conv_plan *plan, int *slots, int *rows) 
   return (weights + (size_t)*slots * (size_t)*rows) * CONV_ROW_BYTES;
 }
 
-size_t conv_bf16_shared(const struct conv_plan *plan) {
+size_t conv_mma_shared(const struct conv_plan *plan) {
   int slots, rows;
   return shared_bytes(plan, &slots, &rows);
 }
 
-template <int WARPS_M, int WARPS_N, int WM, int WN>
+template <enum vamp_precision P, int WARPS_M, int WARPS_N, int WM, int WN>
 static int launch(struct cuda_device *device, struct conv_job *job, int64_t tiles, size_t bytes) {
   job->columns = (job->plan.outputs + WARPS_N * WN - 1) / (WARPS_N * WN);
-  int status = conv_allow_shared((const void *)conv_bf16_kernel<WARPS_M, WARPS_N, WM, WN>, bytes);
+  int status = conv_allow_shared((const void *)conv_mma_kernel<P, WARPS_M, WARPS_N, WM, WN>, bytes);
   if (status) {
     return status;
   }
-  VAMP_LAUNCH((conv_bf16_kernel<WARPS_M, WARPS_N, WM, WN>), dim3((unsigned)(tiles * job->columns)),
+  VAMP_LAUNCH((conv_mma_kernel<P, WARPS_M, WARPS_N, WM, WN>), dim3((unsigned)(tiles * job->columns)),
               dim3(WARPS_M * WARPS_N * 32), bytes, device->stream, *job);
   CUDA_TRY(cudaGetLastError());
   return 0;
 }
 
-int conv_bf16_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
-                  const struct vamp_packing *to) {
+template <enum vamp_precision P>
+static int run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
+               const struct vamp_packing *to) {
   int64_t tiles;
   int status = conv_table_make(device, &job->plan, from, to, BM, &job->table, &tiles);
   if (status || tiles == 0) {
     return status;
   }
   size_t bytes = shared_bytes(&job->plan, &job->input_slots, &job->input_rows);
-  job->chunks = (job->plan.inputs * 2 + CONV_CHUNK_BYTES - 1) / CONV_CHUNK_BYTES;
+  job->chunks =
+      (job->plan.inputs * (P == VAMP_PRECISION_BF16 ? 2 : 4) + CONV_CHUNK_BYTES - 1) / CONV_CHUNK_BYTES;
   switch (tile_columns(job->plan.outputs)) {
   case 128:
-    return launch<2, 2, 64, 64>(device, job, tiles, bytes);
+    return launch<P, 2, 2, 64, 64>(device, job, tiles, bytes);
   case 96:
-    return launch<2, 2, 64, 48>(device, job, tiles, bytes);
+    return launch<P, 2, 2, 64, 48>(device, job, tiles, bytes);
   case 64:
-    return launch<4, 1, 32, 64>(device, job, tiles, bytes);
+    return launch<P, 4, 1, 32, 64>(device, job, tiles, bytes);
   case 48:
-    return launch<4, 1, 32, 48>(device, job, tiles, bytes);
+    return launch<P, 4, 1, 32, 48>(device, job, tiles, bytes);
   case 32:
-    return launch<4, 1, 32, 32>(device, job, tiles, bytes);
+    return launch<P, 4, 1, 32, 32>(device, job, tiles, bytes);
   default:
-    return launch<4, 1, 32, 16>(device, job, tiles, bytes);
+    return launch<P, 4, 1, 32, 16>(device, job, tiles, bytes);
   }
+}
+
+int conv_mma_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
+                 const struct vamp_packing *to) {
+  return cuda_bf16(device) ? run<VAMP_PRECISION_BF16>(device, job, from, to)
+                           : run<VAMP_PRECISION_TF32>(device, job, from, to);
 }
