@@ -34,17 +34,6 @@ static const struct plugin PLUGINS[] = {
 enum { PLUGIN_COUNT = sizeof PLUGINS / sizeof PLUGINS[0] };
 static const struct plugin *const AUTOMATIC = &PLUGINS[0];
 
-bool vamp_precision_parse(const char *text, enum vamp_precision *precision) {
-  static const enum vamp_precision ALL[] = {VAMP_PRECISION_FP32, VAMP_PRECISION_TF32, VAMP_PRECISION_BF16};
-  for (size_t i = 0; i < sizeof ALL / sizeof ALL[0]; i++) {
-    if (strcmp(text, vamp_precision_name(ALL[i])) == 0) {
-      *precision = ALL[i];
-      return true;
-    }
-  }
-  return false;
-}
-
 /* Whether folder/file is there; `path` gets it if so. */
 static bool try_folder(const char *folder, size_t length, const char *file, char path[PATH_MAX]) {
   int written = snprintf(path, PATH_MAX, "%.*s/%s", (int)length, folder, file);
