@@ -106,6 +106,9 @@ PYTEST := VAMP_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m 
 pytest: build ## tests of the command line, of HTTP, of tools, and parity with the reference tensors
 	$(PYTEST) tests
 
+train-smoke: ## the training pipeline on a minute of audio (needs PyTorch and what tools/train/data names)
+	VAMP_TRAIN_SMOKE=1 $(PYTEST) tests/tools/test_train.py
+
 # One after the other, so that a failure stands at the end of the log.
 check: ## every test; tools/bootstrap check installs what they need
 	@$(MAKE) --no-print-directory format-check
@@ -175,5 +178,5 @@ install: build ## vamp, vampd and models/small, below PREFIX=/usr/local
 clean: ## removes build/ and its kin
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
 
-.PHONY: help build unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench format format-check tidy install clean
+.PHONY: help build unit pytest train-smoke check check-asan pytest-asan fuzz fuzz-run demo bench format format-check tidy install clean
 -include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d)

@@ -208,7 +208,7 @@ class Codec(nn.Module):
         latent_channels = self.encoder.latent_channels
         self.quantizer = ResidualQuantizer(latent_channels, n_codebooks, codebook_size, codebook_dim)
         self.decoder = Decoder(latent_channels, decoder_dim, decoder_rates)
-        self.hop = math.prod(decoder_rates)
+        self.rates, self.hop = decoder_rates, math.prod(decoder_rates)
         self.sample_rate = sample_rate
 
     def encode(self, audio):                                  # [B, 1, n] -> latent [B, L, T], codes [B, C, T]
@@ -589,10 +589,16 @@ DIMS = {
         "coarse": {"n_codebooks": 4, "n_layers": 20, "n_heads": 20, "embedding_dim": 1280},
         "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 16, "n_heads": 20, "embedding_dim": 1280},
     },
+    # what fits 32 MB beside that codec, and half an hour of a data-centre GPU
+    "medium": {
+        "codec": {"encoder_dim": 12, "decoder_dim": 256},
+        "coarse": {"n_codebooks": 4, "n_layers": 7, "n_heads": 4, "embedding_dim": 256},
+        "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 4, "n_heads": 3, "embedding_dim": 192},
+    },
     "small": {
-        "codec": {"encoder_dim": 8, "decoder_dim": 256},
+        "codec": {"encoder_dim": 12, "decoder_dim": 256},
         "coarse": {"n_codebooks": 4, "n_layers": 4, "n_heads": 3, "embedding_dim": 192},
-        "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 3, "n_heads": 2, "embedding_dim": 128},
+        "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 3, "n_heads": 3, "embedding_dim": 192},
     },
 }
 
