@@ -18,10 +18,10 @@ from model import Codec, initialise
 
 
 def parameter_groups(codec, front):
-    """Parameter groups, one a tensor, whose steps are in proportion to the parameters' size. Adam's steps are as large for a weight
-    of 0.3, as in the few channels at audio rate, as for one of 0.02, as in the many at frame rate: with one learning
-    rate for all, either the former hardly move or the latter diverge. The encoder's detectors have weights in the
-    thousands that must cancel: they take part only on top of `front`."""
+    """Parameter groups, one a tensor, whose steps are in proportion to the parameters' size. Adam's steps are as large for
+    a weight of 0.3, as in the few channels at audio rate, as for one of 0.02, as in the many at frame rate: with one
+    learning rate for all, either the former hardly move or the latter diverge. The encoder's detectors have weights in
+    the thousands that must cancel: they take part only on top of `front`."""
     groups = []
     for name, parameter in codec.named_parameters():
         trained = name.startswith("decoder.") or front > 0

@@ -36,6 +36,8 @@ def half_precision(device):
 def compiled(arguments, module):
     """`module` through torch.compile where there is a GPU to gain from it and a PyTorch that has it."""
     if arguments.device.type == "cuda" and arguments.compile and hasattr(torch, "compile"):
+        import torch._dynamo
+        torch._dynamo.config.suppress_errors = True           # what cannot be compiled runs as it is
         return torch.compile(module)
     return module
 

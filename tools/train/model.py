@@ -57,9 +57,9 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x):                                     # [B, channels, n] -> the same
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and x.device.type == "cpu":
             return SnakeFunction.apply(x, self.alpha)
-        return x + (x * self.alpha).sin_().square_() / (self.alpha + 1e-9)
+        return x + torch.sin(x * self.alpha).square() / (self.alpha + 1e-9)
 
 
 class ResidualUnit(nn.Module):
@@ -131,7 +131,7 @@ class Mrf(nn.Module):
 
 class UpConv(nn.ConvTranspose1d):
     def forward(self, x):
-        if x.dtype == torch.bfloat16:                         # PyTorch 1.13 cannot do this one on a CPU in bf16
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu":          # PyTorch 1.13 cannot do this one on a CPU in bf16
             return F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride, self.padding).bfloat16()
         return super().forward(x)
 
@@ -317,7 +317,7 @@ class Stack(nn.Module):
 
     def forward(self, x, dropout=0.0):                        # [B, T, D]
         table = self.layers[0].self_attn.relative_attention_bias
-        bias = table(relative_buckets(x.shape[1])).permute(2, 0, 1)
+        bias = table(relative_buckets(x.shape[1]).to(x.device)).permute(2, 0, 1)
         for layer in self.layers:
             x = layer(x, bias, dropout)
         return self.norm(x)

@@ -8,8 +8,10 @@ left at vampd's defaults, by the real `vamp` program. Compared with the unchange
     chroma   1 - cosine between the frames' energies in the twelve pitch classes, frames weighted by energy
     onsets   1 - F measure of onset times, 50 ms apart at most
 """
+import concurrent.futures
 import json
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -100,10 +102,10 @@ def spearman(x, y):
     return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
 
 
-def run(program, model, clips, folder, distance, read_audio, seed=1, threads=2):
-    """clips: {name: float32 [n]} -> {curve: [(value, {measure: [one a clip]})]}"""
+def run(program, model, clips, folder, distance, read_audio, seed=1, workers=2):
+    """clips: {name: path of a WAV file} -> {curve: [(value, {measure: [one a clip]})]}"""
     sources, plain, codes, quiet = [], {}, {}, {"stdout": subprocess.DEVNULL, "check": True}
-    common = ["-m", model, "--precision", "fp32", "--threads", str(threads)]
+    common = ["-m", model, "--precision", "fp32", "--threads", "1"]
     for name, path in clips.items():
         codes_path, plain_path = os.path.join(folder, name + ".npy"), os.path.join(folder, name + ".plain.wav")
         said = subprocess.run([program, "encode", *common, "--json", path, codes_path], check=True, stdout=subprocess.PIPE)
@@ -111,26 +113,32 @@ def run(program, model, clips, folder, distance, read_audio, seed=1, threads=2):
         codes[name] = np.load(codes_path)
         plain[name] = read(plain_path, read_audio) / float(json.loads(said.stdout)["gain"])
         sources.append(path)
+
+    def measure(job):
+        number, options = job
+        out, tokens = os.path.join(folder, f"out{number}"), os.path.join(folder, f"tokens{number}")
+        os.makedirs(out)
+        os.makedirs(tokens)
+        subprocess.run([program, "run", *common, "--quiet", *sources, "-o", out, "--tokens", tokens, "--format", "wavfloat",
+                        "--seed", str(seed), *options], **quiet)
+        values = {measure: [] for measure in MEASURES}
+        for name in clips:
+            got, want = read(os.path.join(out, name + ".wav"), read_audio), plain[name]
+            n = min(len(got), len(want))
+            got, want = got[:n], want[:n]
+            values["tokens"].append(float((np.load(os.path.join(tokens, name + ".npy")) != codes[name]).mean()))
+            values["log-mel"].append(distance(got, want))
+            values["chroma"].append(chroma_change(got, want))
+            values["onsets"].append(onset_change(got, want))
+        shutil.rmtree(out)
+        return values
+
+    points = [(curve, value, options) for curve, some in settings().items() for value, options in some]
     curves = {}
-    for curve, points in settings().items():
-        curves[curve] = []
-        for value, options in points:
-            out = os.path.join(folder, "out")
-            os.makedirs(out, exist_ok=True)
-            tokens = os.path.join(folder, "tokens")
-            os.makedirs(tokens, exist_ok=True)
-            subprocess.run([program, "run", *common, "--quiet", *sources, "-o", out, "--tokens", tokens, "--format", "wavfloat",
-                            "--seed", str(seed), *options], **quiet)
-            row = {measure: [] for measure in MEASURES}
-            for name in clips:
-                got, want = read(os.path.join(out, name + ".wav"), read_audio), plain[name]
-                n = min(len(got), len(want))
-                got, want = got[:n], want[:n]
-                row["tokens"].append(float((np.load(os.path.join(tokens, name + ".npy")) != codes[name]).mean()))
-                row["log-mel"].append(distance(got, want))
-                row["chroma"].append(chroma_change(got, want))
-                row["onsets"].append(onset_change(got, want))
-            curves[curve].append((value, row))
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        results = pool.map(measure, [(number, options) for number, (*_, options) in enumerate(points)])
+        for (curve, value, _), values in zip(points, results):
+            curves.setdefault(curve, []).append((value, values))
     return curves
 
 

@@ -52,7 +52,8 @@ def noise_burst(hop, low, high, sample_rate, generator):
 
 
 @torch.no_grad()
-def start_as_transform(decoder, rates, coefficients, bands, edges, levels, sizes, sample_rate, gain, curvature=0.01, branch=0.05, seed=0):
+def start_as_transform(decoder, rates, coefficients, bands, edges, levels, sizes, sample_rate, gain,
+                       curvature=0.01, branch=0.05, seed=0):
     """Set the weights of `decoder` for latent channels of which the first are MDCT coefficients, in the size that they
     have for audio times `gain`, and the next `bands` levels of bands with `edges` [bands + 2] in Hz.
     levels: (mean [bands], spread) of those levels in dB, as the channels are (level - mean) / spread;
