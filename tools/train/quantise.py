@@ -3,7 +3,7 @@
 `construct` gives the first four codebooks to the description of the spectrum (describe.py), as a residual quantiser, and
 splits the transform's coefficients between the ten others, each a few neighbouring frequencies. Split, because a code then
 tells how loud its frequencies are, which the description tells as well: from the one the other can be predicted in part,
-whereas the later stages of a residual quantiser are noise to any model. The price is one or two dB of waveform.
+whereas the later stages of a residual quantiser are nearly noise to any model. The price is precision of the waveform.
 """
 import torch
 

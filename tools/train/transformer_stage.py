@@ -2,7 +2,7 @@
 
 Masks follow the published schedule: a share cos(pi r / 2) of the tokens for r uniform in 0 to 1, label smoothing 0.1; for a
 part of the examples they have the shapes that vampd offers. Three things about the start make the first thousand steps
-worth several times as much as from random weights (200 steps on four codebooks: 8.7 bits a token instead of 9.7):
+worth several times as much as from random weights (200 steps on four codebooks: 8.7 bits a token instead of 9.6):
 attention begins local, each head with its own reach; the classifier begins with the codebooks' own geometry, so that a
 hidden state which points at a place in the codebook's space gives probability to the tokens around it; its biases begin at
 the tokens' frequencies."""
