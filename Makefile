@@ -206,6 +206,9 @@ PYTEST := VAMP_BACKEND=cpu VAMP_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECOD
 pytest: build cuda-emulated ## tests of the command line, of HTTP, of tools, of backends, and parity
 	$(PYTEST) tests
 
+train-smoke: ## the training pipeline on a minute of audio (needs PyTorch and what tools/train/data names)
+	VAMP_TRAIN_SMOKE=1 $(PYTEST) tests/tools/test_train.py
+
 # One after the other, so that a failure stands at the end of the log.
 check: ## every test; tools/bootstrap check installs what they need
 	@$(MAKE) --no-print-directory format-check
@@ -301,5 +304,5 @@ install: build ## binaries, model, man pages, unit, configuration: PREFIX=/usr/l
 clean: ## removes build/ and its kin
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz
 
-.PHONY: help build cuda cuda-emulated cuda-tests gpu-parts check-gpu bench-gpu unit pytest check check-asan pytest-asan fuzz fuzz-run demo bench bench-http soak format format-check tidy install clean
+.PHONY: help build cuda cuda-emulated cuda-tests gpu-parts check-gpu bench-gpu unit pytest train-smoke check check-asan pytest-asan fuzz fuzz-run demo bench bench-http soak format format-check tidy install clean
 -include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d $(BUILD)/obj/*/*/*/*.d)

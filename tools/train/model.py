@@ -57,9 +57,9 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x):                                     # [B, channels, n] -> the same
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and x.device.type == "cpu":
             return SnakeFunction.apply(x, self.alpha)
-        return x + (x * self.alpha).sin_().square_() / (self.alpha + 1e-9)
+        return x + torch.sin(x * self.alpha).square() / (self.alpha + 1e-9)
 
 
 class ResidualUnit(nn.Module):
@@ -131,7 +131,7 @@ class Mrf(nn.Module):
 
 class UpConv(nn.ConvTranspose1d):
     def forward(self, x):
-        if x.dtype == torch.bfloat16:                         # PyTorch 1.13 cannot do this one on a CPU in bf16
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu":          # PyTorch 1.13 cannot do this one on a CPU in bf16
             return F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride, self.padding).bfloat16()
         return super().forward(x)
 
@@ -208,7 +208,7 @@ class Codec(nn.Module):
         latent_channels = self.encoder.latent_channels
         self.quantizer = ResidualQuantizer(latent_channels, n_codebooks, codebook_size, codebook_dim)
         self.decoder = Decoder(latent_channels, decoder_dim, decoder_rates)
-        self.hop = math.prod(decoder_rates)
+        self.rates, self.hop = decoder_rates, math.prod(decoder_rates)
         self.sample_rate = sample_rate
 
     def encode(self, audio):                                  # [B, 1, n] -> latent [B, L, T], codes [B, C, T]
@@ -317,7 +317,7 @@ class Stack(nn.Module):
 
     def forward(self, x, dropout=0.0):                        # [B, T, D]
         table = self.layers[0].self_attn.relative_attention_bias
-        bias = table(relative_buckets(x.shape[1])).permute(2, 0, 1)
+        bias = table(relative_buckets(x.shape[1]).to(x.device)).permute(2, 0, 1)
         for layer in self.layers:
             x = layer(x, bias, dropout)
         return self.norm(x)
@@ -589,10 +589,16 @@ DIMS = {
         "coarse": {"n_codebooks": 4, "n_layers": 20, "n_heads": 20, "embedding_dim": 1280},
         "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 16, "n_heads": 20, "embedding_dim": 1280},
     },
+    # what fits 32 MB beside that codec, and half an hour of a data-centre GPU
+    "medium": {
+        "codec": {"encoder_dim": 12, "decoder_dim": 256},
+        "coarse": {"n_codebooks": 4, "n_layers": 7, "n_heads": 4, "embedding_dim": 256},
+        "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 4, "n_heads": 3, "embedding_dim": 192},
+    },
     "small": {
-        "codec": {"encoder_dim": 8, "decoder_dim": 256},
+        "codec": {"encoder_dim": 12, "decoder_dim": 256},
         "coarse": {"n_codebooks": 4, "n_layers": 4, "n_heads": 3, "embedding_dim": 192},
-        "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 3, "n_heads": 2, "embedding_dim": 128},
+        "c2f": {"n_codebooks": 14, "n_conditioning_codebooks": 4, "n_layers": 3, "n_heads": 3, "embedding_dim": 192},
     },
 }
 

@@ -1,10 +1,15 @@
-"""A codec that works before it has learnt anything.
+"""A decoder that works before it has learnt anything, and what it shares with the encoder: a lapped transform.
 
 A network that starts from random weights needs a great many steps until its output is in phase with its input. But the
-architecture can represent a classic transform codec exactly: strided convolutions cut the signal into blocks, the last one
-takes the lowest coefficients of a lapped transform (MDCT), and the decoder is its transpose. These functions set the
-weights so, with the residual branches and the curvature of the snakes small, and let the channels that are left over measure
-how loud the higher frequencies are; training goes on from there.
+architecture can represent any linear synthesis exactly: the first transposed convolution holds 12 x 128 = 1536 samples
+for each of its input channels, two frames, and the later ones only lay blocks side by side. So the decoder starts as the
+inverse of the encoder's MDCT (describe.py) for the lowest frequencies, with the residual branches and the curvature of the
+snakes small.
+
+For the frequencies above, whose loudness alone is coded, it starts with bursts of noise. A snake adds ax², so a pair of
+channels u + v and u - v, one burst with a plus and one with a minus, makes 2v (1 + sin 2au): with u the level of a band and
+v one of the low coefficients, whose sign changes from frame to frame, the burst is louder the louder the band and never
+the same twice. What that misses, training has to learn.
 """
 import math
 
@@ -27,97 +32,68 @@ def cosine_basis(size, count):
 
 
 def set_weight(conv, weight, bias=0.0):
-    """Give a weight-normalised convolution this weight. A row of zeros keeps a direction, with length 0."""
+    """Give a weight-normalised convolution this weight and, unless None, bias. A row of zeros keeps a direction, with
+    length 0."""
     norm = weight.flatten(1).norm(dim=1).view(-1, 1, 1)
     conv.weight_v.data = torch.where(norm > 0, weight, conv.weight_v.data)
     conv.weight_g.data = norm
-    conv.bias.data.fill_(bias)
+    if bias is not None:
+        conv.bias.data.fill_(bias)
 
 
-BANDS, PARTS = 8, 4                                           # of the spectrum above the transform's, of a frame's time
+def noise_burst(hop, low, high, sample_rate, generator):
+    """[2 * hop]: noise between two frequencies under a sine window, of unit energy."""
+    n = 2 * hop
+    spectrum = torch.fft.rfft(torch.randn(n, generator=generator))
+    frequency = torch.linspace(0, sample_rate / 2, n // 2 + 1)
+    spectrum = torch.where((frequency >= low) & (frequency <= high), spectrum, torch.zeros_like(spectrum))
+    burst = torch.fft.irfft(spectrum, n) * torch.sin(math.pi * (torch.arange(n) + 0.5) / n)
+    return burst / burst.norm()
 
 
-def measure_bands(unit, strided, first, coefficients, curvature, steepness=12.0):
-    """Latent channels from `coefficients` on: how loud each of BANDS bands is in each of PARTS parts of a frame.
-
-    What lies above the transform's coefficients cannot be coded as a waveform at this rate, but its loudness can. The
-    last residual unit before the last stride squares frequency channels from `first` on: for the snakes of x and -x,
-    x cancels in the sum and twice sin²(ax)/a is left. It adds the sums over bands to the highest channels, which hold
-    next to nothing, and the strided convolution takes them from there."""
-    outer, inwards, inner, outwards = unit.block
-    channels = inwards.in_channels
-    pairs = min(channels // 2, channels - BANDS - first) // BANDS * BANDS
-    outer.alpha.data.fill_(curvature)
-    inner.alpha.data.fill_(steepness)
-    weight, sums = torch.zeros_like(inwards.weight_v), torch.zeros_like(outwards.weight_v)
-    for i in range(pairs):
-        weight[2 * i, first + i, 3], weight[2 * i + 1, first + i, 3] = 1, -1
-        sums[channels - BANDS + i * BANDS // pairs, 2 * i:2 * i + 2, 0] = 1
-    set_weight(inwards, weight)
-    set_weight(outwards, sums)
-    (stride,), (pad,) = strided.stride, strided.padding
-    weight = strided.weight_v.data * strided.weight_g.data / strided.weight_v.data.flatten(1).norm(dim=1).view(-1, 1, 1)
-    weight[coefficients:coefficients + BANDS * PARTS] = 0
-    for band in range(BANDS):
-        for part in range(PARTS):
-            taps = slice(pad + part * stride // PARTS, pad + (part + 1) * stride // PARTS)
-            weight[coefficients + band * PARTS + part, channels - BANDS + band, taps] = 1
-    weight[:coefficients, channels - BANDS:] = 0
-    set_weight(strided, weight)
-
-
-def start_as_transform(codec, coefficients, gain=4.0, curvature=0.01, branch=0.05):
-    """Set the weights of `codec` so that its first `coefficients` latent channels are those of the lapped transform.
-
-    gain: what the audio is multiplied by inside the network; curvature: the trunk's snakes' alpha; branch: the share of
-    its random size that each residual branch keeps."""
-    for name, module in codec.named_modules():
-        if name.endswith((".block.3", ".layer.3")) and hasattr(module, "weight_g"):   # last in a residual branch
+@torch.no_grad()
+def start_as_transform(decoder, rates, coefficients, bands, edges, levels, sizes, sample_rate, gain,
+                       curvature=0.01, branch=0.05, seed=0):
+    """Set the weights of `decoder` for latent channels of which the first are MDCT coefficients, in the size that they
+    have for audio times `gain`, and the next `bands` levels of bands with `edges` [bands + 2] in Hz.
+    levels: (mean [bands], spread) of those levels in dB, as the channels are (level - mean) / spread;
+    sizes [coefficients]: root mean squares of the coefficients."""
+    generator = torch.Generator().manual_seed(seed)
+    hop = math.prod(rates)
+    for name, module in decoder.named_modules():
+        if name.endswith(".layer.3"):                         # last in a residual branch
             module.weight_g.data *= branch
-
-    encoder = list(codec.encoder.block)
-    weight = encoder[0].weight_v.data.clone()
-    weight[0] = 0
-    weight[0, 0, 3] = gain
-    set_weight(encoder[0], weight)
-    basis = torch.ones(1, 1)                                  # [used channels, samples]: what a channel sees of a block
-    for i, block in enumerate(encoder[1:-2]):
-        *_, snake, conv = block.block
-        snake.alpha.data.fill_(curvature)
-        (stride,), (pad,), used = conv.stride, conv.padding, len(basis)
-        samples = basis.shape[1] * stride
-        weight = conv.weight_v.data.clone()
-        if i < len(encoder) - 4:
-            # Blocks side by side: all their samples while there are channels for them, then their lowest frequencies.
-            whole = torch.block_diag(*[basis] * stride)       # [stride * used, samples], taps outermost
-            following = whole if len(whole) <= conv.out_channels else cosine_basis(samples, conv.out_channels)
-            taps = (following @ whole.t()).view(len(following), stride, used)
-            weight[:len(taps)] = 0
-            weight[:len(taps), :used, pad:pad + stride] = taps.transpose(1, 2)
-            basis = (following @ whole.t()) @ whole
-        else:
-            lapped = lapped_basis(samples, coefficients).view(coefficients, 2 * stride, -1)
-            weight[:coefficients] = 0
-            weight[:coefficients, :used] = (lapped @ basis.t()).transpose(1, 2)
-        set_weight(conv, weight)
-    first = coefficients * basis.shape[1] // samples + 2      # frequency channel just above the coefficients
-    if coefficients + BANDS * PARTS <= conv.out_channels and first + 2 * BANDS <= conv.in_channels:
-        measure_bands(block.block[2], conv, first, coefficients, curvature)
-    snake, conv = encoder[-2:]
-    snake.alpha.data.fill_(curvature)
-    weight = torch.zeros_like(conv.weight_v)
-    weight[:, :, 1] = torch.eye(len(weight))
-    set_weight(conv, weight)
-
-    decoder = list(codec.decoder.model)
-    weight = decoder[0].weight_v.data.clone()
+    first, *blocks, last_snake, last, _ = list(decoder.model)
+    width = first.out_channels
+    weight = first.weight_v.data.clone() * first.weight_g.data / first.weight_v.data.flatten(1).norm(dim=1).view(-1, 1, 1)
     weight[:coefficients] = 0
     weight[range(coefficients), range(coefficients), 3] = 1
-    set_weight(decoder[0], weight)
-    used, samples = coefficients, codec.hop
-    for i, block in enumerate(decoder[1:-3]):
+    blocks[0].block[0].alpha.data.fill_(curvature)
+    mean, spread = levels
+    high = [band for band in range(bands) if edges[band] > (coefficients - 4) / hop * sample_rate / 2]
+    pairs = min((width - coefficients) // 2 - 8, 3 * len(high))
+    bursts = torch.zeros(width, 2 * hop)
+    for pair in range(pairs):
+        band, at = high[pair % len(high)], coefficients + 2 * pair
+        carrier = int(torch.randint(2, min(coefficients, 40), (1,), generator=generator))
+        steep = 0.3
+        slope = math.pi / (2 * steep) / 75                    # of u in dB: 2au goes from -pi/2 at -80 dB to pi/2 at -5 dB
+        weight[at:at + 2] = 0
+        weight[at:at + 2, coefficients + band, 3] = slope * spread
+        first.bias.data[at:at + 2] = slope * (float(mean[band]) + 80) - math.pi / (4 * steep)
+        weight[at, carrier, 3], weight[at + 1, carrier, 3] = 1, -1
+        blocks[0].block[0].alpha.data[:, at:at + 2] = steep
+        # A burst a frame of this energy is noise of the band's mean level; its pairs share the work.
+        wide = edges[band + 2] - edges[band]
+        loud = 10 ** (float(mean[band]) / 20) * hop * math.sqrt(2 * wide / (3 * sample_rate) * len(high) / pairs)
+        burst = noise_burst(hop, edges[band], edges[band + 2], sample_rate, generator) * loud * gain / (2 * float(sizes[carrier]))
+        bursts[at], bursts[at + 1] = burst, -burst
+    set_weight(first, weight, None)
+    used, samples = coefficients, hop
+    for i, block in enumerate(blocks):
         snake, conv, _ = block.block
-        snake.alpha.data.fill_(curvature)
+        if i:
+            snake.alpha.data.fill_(curvature)
         (stride,), (pad,) = conv.stride, conv.padding
         samples //= stride                                    # of the signal in one time step after this stage
         if samples > conv.out_channels:
@@ -126,29 +102,30 @@ def start_as_transform(codec, coefficients, gain=4.0, curvature=0.01, branch=0.0
         weight[:, :samples] *= 0.05                           # a faint way in for what the other channels will learn
         weight[:used] = 0
         if i == 0:
-            lapped = lapped_basis(codec.hop, coefficients).view(coefficients, 2 * stride, samples)
+            lapped = lapped_basis(hop, coefficients).view(coefficients, 2 * stride, samples)
             weight[:used, :samples] = lapped.transpose(1, 2)
+            top = used + 2 * pairs
+            weight[used:top] *= 0.05
+            weight[used:top, :samples] = bursts[used:top].view(2 * pairs, 2 * stride, samples).transpose(1, 2)
         else:
             for step in range(stride):
                 weight[range(step * samples, (step + 1) * samples), range(samples), pad + step] = 1
         set_weight(conv, weight)
         used = samples
-    snake, conv, _ = decoder[-3:]
-    snake.alpha.data.fill_(curvature)
-    weight = torch.zeros_like(conv.weight_v)
+    last_snake.alpha.data.fill_(curvature)
+    weight = torch.zeros_like(last.weight_v)
     weight[0, 0, 3] = 1 / gain
-    set_weight(conv, weight)
+    set_weight(last, weight)
 
 
-def balance(codec, latents, coefficients, exponent=0.5):
+def balance(encoder, decoder, latents, coefficients, exponent=0.5):
     """Scale the coefficients by a power of their size in `latents` [L, N], in the encoder and back in the decoder, so
     that the quantiser spreads its noise below the signal at all frequencies and not evenly over them."""
     size = latents[:coefficients].std(1)
     scale = (size + 1e-4) ** -exponent
     scale /= (size * scale).square().mean().sqrt()            # latents of about unit size
-    codec.encoder.block[-1].weight_g.data[:coefficients] *= scale.view(-1, 1, 1)
-    rest = latents[coefficients:].std(1) if len(latents) > coefficients else None
-    if rest is not None:
-        codec.encoder.block[-1].weight_g.data[coefficients:] *= (0.3 / (rest + 1e-4)).view(-1, 1, 1)
-    first = codec.decoder.model[0]
-    first.weight_g.data[:coefficients] *= (1 / scale).view(-1, 1, 1)
+    encoder.block[-1].weight_g.data[:coefficients] *= scale.view(-1, 1, 1)
+    first = decoder.model[0]
+    weight = first.weight_v.data * first.weight_g.data / first.weight_v.data.flatten(1).norm(dim=1).view(-1, 1, 1)
+    weight[:, :coefficients] /= scale.view(1, -1, 1)
+    set_weight(first, weight, None)
