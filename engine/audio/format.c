@@ -33,6 +33,14 @@ int vamp_audio_format_parse(const char *name, enum vamp_audio_format *format, st
                    vamp_file_label(name).text);
 }
 
+const char *vamp_audio_format_name(enum vamp_audio_format format) {
+  size_t i = 0;
+  while (format_names[i].format != format) {
+    i++;
+  }
+  return format_names[i].name;
+}
+
 int vamp_audio_format_from_path(const char *path, enum vamp_audio_format *format, struct vamp_error *error) {
   size_t length = strlen(path);
   for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {

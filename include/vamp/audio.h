@@ -99,6 +99,9 @@ enum vamp_audio_format {
 /* "wav" (16 bit), "wav16", "wav24", "wavfloat", "flac", "ogg"; VAMP_INVALID lists them otherwise. */
 int vamp_audio_format_parse(const char *name, enum vamp_audio_format *format, struct vamp_error *error);
 
+/* The name that is read above, "wav" for 16 bit. */
+const char *vamp_audio_format_name(enum vamp_audio_format format);
+
 /* From a file name's ending: .wav, .flac, .ogg. */
 int vamp_audio_format_from_path(const char *path, enum vamp_audio_format *format, struct vamp_error *error);
 

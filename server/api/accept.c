@@ -121,7 +121,7 @@ int vampd_acceptance_job(struct vampd_acceptance *acceptance, int clip, json_t *
   memcpy(job->input, input->id, sizeof job->input);
   job->seconds = input->seconds;
   job->point = acceptance->job_count - 1;
-  acceptance->costs[job->point] = vampd_job_cost(job, &acceptance->facts->model);
+  acceptance->costs[job->point] = vampd_params_cost(params, input->seconds, &acceptance->facts->model);
   acceptance->audio_seconds += input->seconds;
   acceptance->reserve += acceptance->clip_reserves[clip];
   return VAMP_OK;
@@ -130,14 +130,9 @@ int vampd_acceptance_job(struct vampd_acceptance *acceptance, int clip, json_t *
 int vampd_acceptance_commit(struct vampd_exchange *exchange, struct vampd_acceptance *acceptance) {
   struct vampd *daemon = exchange->daemon;
   struct vamp_error error = {0};
-  int retry_after = 0, count = acceptance->job_count;
-  int status =
-      vampd_access_take_jobs(exchange->caller, count, acceptance->audio_seconds, &retry_after, &error);
+  int count = acceptance->job_count;
+  int status = vampd_exchange_take_jobs(exchange, count, acceptance->audio_seconds);
   if (status != VAMP_OK) {
-    vampd_answer_problem(&exchange->answer,
-                         status == VAMP_BUSY ? VAMPD_PROBLEM_RATE_LIMITED : VAMPD_PROBLEM_TOO_LARGE, NULL,
-                         "%s", error.message);
-    exchange->answer.retry_after = retry_after;
     return status;
   }
   for (int i = 0; i < count; i++) {
@@ -159,6 +154,12 @@ int vampd_acceptance_commit(struct vampd_exchange *exchange, struct vampd_accept
     vampd_log("error: accepted jobs wait for a restart: %s", error.message);
   }
   return VAMP_OK;
+}
+
+int vampd_acceptance_seed(json_t *params, uint64_t seed, struct vamp_error *error) {
+  return json_object_set_new(params, "seed", json_integer((json_int_t)seed)) == 0
+             ? VAMP_OK
+             : vamp_fail(error, VAMP_MEMORY, "Out of memory while accepting the jobs.");
 }
 
 json_t *vampd_live_document(struct vampd *daemon, const struct vampd_store_job *job) {

@@ -31,6 +31,9 @@ int vampd_acceptance_begin(struct vampd_exchange *exchange, const struct vampd_d
 int vampd_acceptance_clip(struct vampd_acceptance *acceptance, const struct vampd_file *file,
                           const struct vamp_variation *variation, struct vamp_error *error);
 
+/* Writes a seed that was drawn into the parameters: a job must have the one that its other attempts have. */
+int vampd_acceptance_seed(json_t *params, uint64_t seed, struct vamp_error *error);
+
 /* Notes a job on clip number `clip`. `params` are complete, with their seed; `point` (may be NULL) is where
  * in a sweep's grid it stands. */
 int vampd_acceptance_job(struct vampd_acceptance *acceptance, int clip, json_t *params, json_t *point,

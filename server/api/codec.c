@@ -17,32 +17,14 @@
 /* Hands a task to the device; the exchange is `done`'s from then on, or has its answer and is finished. */
 static void run(struct vampd_exchange *exchange, struct vampd_job_options *options,
                 struct vamp_variation *variation) {
-  struct vampd *daemon = exchange->daemon;
   struct vamp_error error = {0};
-  struct vampd_job *job;
-  options->caller = exchange->caller;
-  options->user = exchange;
-  int status = vampd_job_create(daemon->device, daemon->work, options, variation, &job, &error);
-  if (status == VAMP_OK) {
-    vampd_exchange_attach(exchange, job);
-    status = vampd_job_submit(job, &error);
-  }
-  if (status != VAMP_OK) {
+  if (vampd_exchange_run(exchange, options, variation, &error) != VAMP_OK) {
     if (options->codes && error.field[0] == '\0') {
       snprintf(error.field, sizeof error.field, "/tokens");
     }
-    vampd_exchange_undo_place(exchange);
     vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
     vampd_exchange_finish(exchange);
   }
-}
-
-static bool is_abandoned(struct vampd_exchange *exchange, const struct vampd_device_facts *facts) {
-  if (facts && !vampd_exchange_abandoned(exchange)) {
-    return false;
-  }
-  vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The request was abandoned.");
-  return true;
 }
 
 /* The codec has no parameters but, for audio, its format. */
@@ -114,13 +96,16 @@ static void encoded(const struct vampd_outcome *outcome, void *user) {
 }
 
 void vampd_handle_tokens(struct vampd_exchange *exchange) {
-  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  const struct vampd_device_facts *facts = vampd_exchange_begin(exchange);
   struct vampd_input input = {0};
+  struct vamp_request request = {0};
   struct vamp_variation variation = {0};
-  bool ready = !is_abandoned(exchange, facts) && vampd_input_read(exchange, 0, &input) == VAMP_OK &&
+  bool ready = facts && vampd_input_read(exchange, 0, &input) == VAMP_OK &&
                check_parameters(exchange, &input, false) == VAMP_OK &&
-               vampd_input_prepare(exchange, facts, &input, false, NULL, &variation) == VAMP_OK &&
+               vampd_input_parse(exchange, input.params, &request) == VAMP_OK &&
+               vampd_input_variation_once(exchange, facts, &input, &request, &variation) == VAMP_OK &&
                vampd_exchange_take_place(exchange, (double)variation.clip.count / variation.sample_rate);
+  vamp_request_free(&request);
   vampd_input_free(&input);
   if (ready) {
     struct vampd_job_options options = {.task = VAMP_TASK_ENCODE, .done = encoded};
@@ -133,21 +118,6 @@ void vampd_handle_tokens(struct vampd_exchange *exchange) {
 
 /* ---- tokens -> audio --------------------------------------------------------------------------------------
  */
-
-static int choose_format(struct vampd_exchange *exchange, const struct vampd_input *input,
-                         const struct vamp_request *request) {
-  static const enum vamp_audio_format FORMATS[] = {VAMP_AUDIO_WAV16, VAMP_AUDIO_FLAC, VAMP_AUDIO_OGG};
-  const char *const named[] = {vamp_audio_format_media_type(request->format), NULL};
-  int chosen =
-      vampd_negotiate(exchange->fields.accept, input->format_given ? named : exchange->route->offers);
-  if (chosen < 0) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_ACCEPTABLE, "/format",
-                         "The format asked for is %s, which the Accept header does not admit.", named[0]);
-    return VAMP_INVALID;
-  }
-  exchange->output.format = input->format_given ? request->format : FORMATS[chosen];
-  return VAMP_OK;
-}
 
 static void decoded(const struct vampd_outcome *outcome, void *user) {
   struct vampd_exchange *exchange = user;
@@ -199,15 +169,15 @@ static double seconds_of(const struct vampd_device_facts *facts, const struct va
 }
 
 void vampd_handle_audio(struct vampd_exchange *exchange) {
-  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  const struct vampd_device_facts *facts = vampd_exchange_begin(exchange);
+  int other; /* the route offers nothing but audio */
   struct vampd_input input = {0};
   struct vamp_request request = {0};
   struct vamp_variation none = {0};
-  bool ready = !is_abandoned(exchange, facts) &&
-               vampd_input_read(exchange, VAMPD_TAKES_TOKENS, &input) == VAMP_OK &&
+  bool ready = facts && vampd_input_read(exchange, VAMPD_TAKES_TOKENS, &input) == VAMP_OK &&
                check_parameters(exchange, &input, true) == VAMP_OK &&
                vampd_input_parse(exchange, input.params, &request) == VAMP_OK &&
-               choose_format(exchange, &input, &request) == VAMP_OK &&
+               vampd_input_choose(exchange, &input, &request, &exchange->output.format, &other) == VAMP_OK &&
                check_tokens(exchange, facts, &input.tokens) == VAMP_OK &&
                vampd_exchange_take_place(exchange, seconds_of(facts, &input.tokens));
   vamp_request_free(&request);

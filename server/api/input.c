@@ -12,6 +12,7 @@
 #include "server/http/json.h"
 #include "server/http/multipart.h"
 #include "server/http/negotiate.h"
+#include "server/http/router.h"
 #include "server/jobs/prepare.h"
 
 static int refuse(struct vampd_exchange *exchange, const struct vamp_error *error,
@@ -303,20 +304,6 @@ int vampd_input_read(struct vampd_exchange *exchange, unsigned takes, struct vam
   return status;
 }
 
-int vampd_input_decode(struct vampd_exchange *exchange, const struct vampd_input *input, int index,
-                       struct vamp_audio *audio) {
-  struct vamp_audio_limits limits = vampd_prepare_limits(exchange->settings->options.max_seconds);
-  const struct vampd_file *clip = &input->clips[index];
-  struct vamp_error error = {0};
-  char pointer[32] = "/audio";
-  if (input->clip_count > 1) {
-    snprintf(pointer, sizeof pointer, "/audio/%d", index);
-  }
-  int status =
-      vampd_decoder_read(exchange->daemon->decoder, clip->data, clip->size, "audio", &limits, audio, &error);
-  return status == VAMP_OK ? status : refuse_at(exchange, pointer, &error, VAMPD_PROBLEM_INVALID_AUDIO);
-}
-
 int vampd_input_parse(struct vampd_exchange *exchange, const json_t *params, struct vamp_request *request) {
   struct vamp_error error = {0};
   int status = vamp_request_parse(params, request, &error);
@@ -332,39 +319,74 @@ static void drop_clips(struct vampd_input *input) {
   input->clip_count = 0;
 }
 
-int vampd_input_prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
-                        struct vampd_input *input, bool keep_clip, struct vamp_request *request,
-                        struct vamp_variation *variation) {
-  struct vamp_request parsed = {0};
-  struct vamp_audio audio = {0};
+static int decode(struct vampd_exchange *exchange, const struct vampd_input *input, int index,
+                  struct vamp_audio *audio) {
+  struct vamp_audio_limits limits = vampd_prepare_limits(exchange->settings->options.max_seconds);
+  if (index >= input->clip_count) {
+    return refuse_field(exchange, "/audio",
+                        "There is no audio: send a file as the part \"audio\", or base64 as \"audio\".");
+  }
+  const struct vampd_file *clip = &input->clips[index];
   struct vamp_error error = {0};
-  int status = vampd_input_parse(exchange, input->params, &parsed);
+  char pointer[32] = "/audio";
+  if (input->clip_count > 1) {
+    snprintf(pointer, sizeof pointer, "/audio/%d", index);
+  }
+  int status =
+      vampd_decoder_read(exchange->daemon->decoder, clip->data, clip->size, "audio", &limits, audio, &error);
+  return status == VAMP_OK ? status : refuse_at(exchange, pointer, &error, VAMPD_PROBLEM_INVALID_AUDIO);
+}
+
+/* Takes over the audio. */
+static int prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
+                   struct vamp_audio *audio, const struct vamp_request *request,
+                   struct vamp_variation *variation) {
+  struct vamp_error error = {0};
+  int status = vamp_variation_prepare(request, audio, &facts->model, variation, &error);
+  vamp_audio_free(audio);
+  return status == VAMP_OK ? status : refuse(exchange, &error, VAMPD_PROBLEM_INVALID_FIELD);
+}
+
+int vampd_input_variation(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
+                          const struct vampd_input *input, int index, const struct vamp_request *request,
+                          struct vamp_variation *variation) {
+  struct vamp_audio audio = {0};
+  int status = decode(exchange, input, index, &audio);
+  return status == VAMP_OK ? prepare(exchange, facts, &audio, request, variation) : status;
+}
+
+int vampd_input_variation_once(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
+                               struct vampd_input *input, const struct vamp_request *request,
+                               struct vamp_variation *variation) {
+  struct vamp_audio audio = {0};
+  int status = decode(exchange, input, 0, &audio);
   if (status != VAMP_OK) {
     return status;
   }
-  if (input->clip_count == 0) {
-    status = refuse_field(exchange, "/audio",
-                          "There is no audio: send a file as the part \"audio\", or base64 as \"audio\".");
-  } else {
-    status = vampd_input_decode(exchange, input, 0, &audio);
+  drop_clips(input);
+  vampd_exchange_drop_body(exchange);
+  return prepare(exchange, facts, &audio, request, variation);
+}
+
+int vampd_input_choose(struct vampd_exchange *exchange, const struct vampd_input *input,
+                       const struct vamp_request *request, enum vamp_audio_format *format, int *other) {
+  enum { AUDIO = 3, MAX_OFFERS = 8 };
+  static const enum vamp_audio_format FORMATS[AUDIO] = {VAMP_AUDIO_WAV16, VAMP_AUDIO_FLAC, VAMP_AUDIO_OGG};
+  const char *const *offers = exchange->route->offers;
+  const char *named[MAX_OFFERS] = {vamp_audio_format_media_type(request->format)};
+  for (int i = 0; offers[AUDIO + i] && i < MAX_OFFERS - 2; i++) {
+    named[1 + i] = offers[AUDIO + i];
   }
-  if (status == VAMP_OK && !keep_clip) {
-    drop_clips(input);
-    vampd_exchange_drop_body(exchange);
+  int audio = input->format_given ? 1 : AUDIO;
+  int chosen = vampd_negotiate(exchange->fields.accept, input->format_given ? named : offers);
+  if (chosen < 0) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_ACCEPTABLE, "/format",
+                         "The format asked for is %s, which the Accept header does not admit.", named[0]);
+    return VAMP_INVALID;
   }
-  if (status == VAMP_OK) {
-    status = vamp_variation_prepare(&parsed, &audio, &facts->model, variation, &error);
-    if (status != VAMP_OK) {
-      refuse(exchange, &error, VAMPD_PROBLEM_INVALID_FIELD);
-    }
-  }
-  vamp_audio_free(&audio);
-  if (status == VAMP_OK && request) {
-    *request = parsed;
-    return status;
-  }
-  vamp_request_free(&parsed);
-  return status;
+  *other = chosen < audio ? 0 : chosen - audio + 1;
+  *format = input->format_given ? request->format : FORMATS[chosen < AUDIO ? chosen : 0];
+  return VAMP_OK;
 }
 
 void vampd_input_free(struct vampd_input *input) {
@@ -375,13 +397,15 @@ void vampd_input_free(struct vampd_input *input) {
   *input = (struct vampd_input){0};
 }
 
+static const struct {
+  size_t offset;
+  const char *bytes, *media_type;
+} SIGNATURES[] = {{8, "WAVE", "audio/wav"},     {0, "fLaC", "audio/flac"}, {0, "OggS", "audio/ogg"},
+                  {8, "AIFF", "audio/aiff"},    {8, "AIFC", "audio/aiff"}, {0, "ID3", "audio/mpeg"},
+                  {0, "\xff\xfb", "audio/mpeg"}};
+static const char UNKNOWN_AUDIO[] = "application/octet-stream";
+
 const char *vampd_sniff_audio(const void *data, size_t size) {
-  static const struct {
-    size_t offset;
-    const char *bytes, *media_type;
-  } SIGNATURES[] = {{8, "WAVE", "audio/wav"},     {0, "fLaC", "audio/flac"}, {0, "OggS", "audio/ogg"},
-                    {8, "AIFF", "audio/aiff"},    {8, "AIFC", "audio/aiff"}, {0, "ID3", "audio/mpeg"},
-                    {0, "\xff\xfb", "audio/mpeg"}};
   for (size_t i = 0; i < sizeof SIGNATURES / sizeof SIGNATURES[0]; i++) {
     size_t length = strlen(SIGNATURES[i].bytes);
     if (size >= SIGNATURES[i].offset + length &&
@@ -389,5 +413,14 @@ const char *vampd_sniff_audio(const void *data, size_t size) {
       return SIGNATURES[i].media_type;
     }
   }
-  return "application/octet-stream";
+  return UNKNOWN_AUDIO;
+}
+
+const char *vampd_known_audio(const char *media_type) {
+  for (size_t i = 0; i < sizeof SIGNATURES / sizeof SIGNATURES[0]; i++) {
+    if (strcmp(SIGNATURES[i].media_type, media_type) == 0) {
+      return SIGNATURES[i].media_type;
+    }
+  }
+  return UNKNOWN_AUDIO;
 }

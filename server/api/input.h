@@ -57,23 +57,30 @@ struct vampd_input {
 /* Takes the body apart; `takes`: vampd_takes together. */
 int vampd_input_read(struct vampd_exchange *exchange, unsigned takes, struct vampd_input *input);
 
-/* Decodes clip `index`, within the daemon's limits. */
-int vampd_input_decode(struct vampd_exchange *exchange, const struct vampd_input *input, int index,
-                       struct vamp_audio *audio);
-
-/* There must be exactly one clip: parses the parameters, decodes it and builds its masks. Then the body and
- * the clip's bytes are dropped, unless `keep_clip`. `request` may be NULL. */
-int vampd_input_prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
-                        struct vampd_input *input, bool keep_clip, struct vamp_request *request,
-                        struct vamp_variation *variation);
-
 /* vamp_request_parse. */
 int vampd_input_parse(struct vampd_exchange *exchange, const json_t *params, struct vamp_request *request);
+
+/* Decodes clip `index`, within the daemon's limits, and builds its masks. */
+int vampd_input_variation(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
+                          const struct vampd_input *input, int index, const struct vamp_request *request,
+                          struct vamp_variation *variation);
+/* The same for the only clip, whose bytes and body are dropped as soon as they are decoded. */
+int vampd_input_variation_once(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
+                               struct vampd_input *input, const struct vamp_request *request,
+                               struct vamp_variation *variation);
+
+/* What to answer with: the audio format that the parameters name, which the Accept header must then admit, or
+ * the one that it prefers. The route offers WAV, FLAC and Ogg first; *other is the number of what is wanted
+ * of the offers behind them, from 1, with audio in it; 0: the audio itself. */
+int vampd_input_choose(struct vampd_exchange *exchange, const struct vampd_input *input,
+                       const struct vamp_request *request, enum vamp_audio_format *format, int *other);
 
 void vampd_input_free(struct vampd_input *input);
 
 /* The media type of an audio file, from its first bytes; "application/octet-stream" where they say nothing.
  */
 const char *vampd_sniff_audio(const void *data, size_t size);
+/* A media type that vampd_sniff_audio gave once, as the literal that it was. */
+const char *vampd_known_audio(const char *media_type);
 
 #endif

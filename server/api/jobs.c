@@ -29,31 +29,6 @@ void vampd_handle_job(struct vampd_exchange *exchange) {
 /* ---- the list -------------------------------------------------------------------------------------------
  */
 
-static int refuse_query(struct vampd_exchange *exchange, const char *name, const char *detail) {
-  char pointer[32];
-  snprintf(pointer, sizeof pointer, "/query/%s", name);
-  vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_FIELD, pointer, "%s", detail);
-  return VAMP_INVALID;
-}
-
-int vampd_query_number(struct vampd_exchange *exchange, const char *name, int64_t most, int64_t missing,
-                       int64_t *number) {
-  const char *text = vampd_exchange_query(exchange, name);
-  *number = missing;
-  if (!text) {
-    return VAMP_OK;
-  }
-  size_t digits = strspn(text, "0123456789");
-  long long value = strtoll(text, NULL, 10);
-  if (digits == 0 || digits > 18 || text[digits] != '\0' || value < 1 || value > most) {
-    char detail[96];
-    snprintf(detail, sizeof detail, "\"%s\" must be a whole number from 1 to %lld.", name, (long long)most);
-    return refuse_query(exchange, name, detail);
-  }
-  *number = value;
-  return VAMP_OK;
-}
-
 /* Jobs that run stand as queued in the store: for those states rows are looked at one by one. */
 static int read_query(struct vampd_exchange *exchange, struct vampd_store_query *query, const char **state) {
   static const char *const STATES[] = {"queued",   "preparing", "encoding", "generating",
@@ -72,14 +47,14 @@ static int read_query(struct vampd_exchange *exchange, struct vampd_store_query 
     which++;
   }
   if (*state && which == 8) {
-    return refuse_query(
+    return vampd_refuse_query(
         exchange, "state",
         "\"state\" is one of queued, preparing, encoding, generating, decoding, done, failed, "
         "cancelled.");
   }
   const char *sweep = vampd_exchange_query(exchange, "sweep");
   if (sweep && !vampd_store_is_id(sweep)) {
-    return refuse_query(exchange, "sweep", "\"sweep\" must be the id of a sweep.");
+    return vampd_refuse_query(exchange, "sweep", "\"sweep\" must be the id of a sweep.");
   }
   *query = (struct vampd_store_query){
       .owner = vampd_lookup_owner(exchange),

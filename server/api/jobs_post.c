@@ -22,21 +22,16 @@ static int examine(struct vampd_exchange *exchange, const struct vampd_device_fa
                    struct vampd_acceptance *acceptance) {
   int status = VAMP_OK;
   for (int i = 0; i < input->clip_count && status == VAMP_OK; i++) {
-    struct vamp_audio audio = {0};
     struct vamp_variation variation = {0};
     struct vamp_error error = {0};
-    status = vampd_input_decode(exchange, input, i, &audio);
+    status = vampd_input_variation(exchange, facts, input, i, request, &variation);
     if (status != VAMP_OK) {
       break;
     }
-    status = vamp_variation_prepare(request, &audio, &facts->model, &variation, &error);
-    if (status == VAMP_OK) {
-      status = vampd_acceptance_clip(acceptance, &input->clips[i], &variation, &error);
-    }
+    status = vampd_acceptance_clip(acceptance, &input->clips[i], &variation, &error);
     if (status != VAMP_OK) {
       vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
     }
-    vamp_audio_free(&audio);
     vamp_variation_free(&variation);
   }
   return status;
@@ -51,10 +46,10 @@ static int make_jobs(struct vampd_exchange *exchange, const struct vampd_input *
     for (int i = 0; i < input->variations && status == VAMP_OK; i++) {
       json_t *params = json_copy(input->params);
       uint64_t seed = (request->sampling.seed + (uint64_t)i) & VAMP_SEED_MAX;
-      status = json_object_set_new(params, "seed", json_integer((json_int_t)seed)) == 0
-                   ? VAMP_OK
-                   : vamp_fail(&error, VAMP_MEMORY, "Out of memory while accepting the jobs.");
-      status = status != VAMP_OK ? status : vampd_acceptance_job(acceptance, clip, params, NULL, &error);
+      status = vampd_acceptance_seed(params, seed, &error);
+      if (status == VAMP_OK) {
+        status = vampd_acceptance_job(acceptance, clip, params, NULL, &error);
+      }
       json_decref(params);
     }
   }
@@ -108,12 +103,10 @@ static int accept_jobs(struct vampd_exchange *exchange, const struct vampd_devic
 }
 
 void vampd_handle_jobs_post(struct vampd_exchange *exchange) {
-  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  const struct vampd_device_facts *facts = vampd_exchange_begin(exchange);
   struct vampd_input input = {0};
   struct vampd_acceptance acceptance = {0};
-  if (!facts || vampd_exchange_abandoned(exchange)) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The request was abandoned.");
-  } else if (accept_jobs(exchange, facts, &input, &acceptance) == VAMP_OK) {
+  if (facts && accept_jobs(exchange, facts, &input, &acceptance) == VAMP_OK) {
     answer(exchange, &acceptance);
   }
   vampd_acceptance_end(&acceptance);

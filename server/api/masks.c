@@ -10,17 +10,13 @@
 
 /* The masks of a bare number of frames. */
 static int prepare_frames(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
-                          const struct vampd_input *input, struct vamp_variation *variation) {
-  struct vamp_request request = {0};
+                          int64_t frames, const struct vamp_request *request,
+                          struct vamp_variation *variation) {
   struct vamp_error error = {0};
-  int status = vampd_input_parse(exchange, input->params, &request);
-  if (status == VAMP_OK) {
-    status = vamp_variation_prepare_frames(&request, input->frames, &facts->model, variation, &error);
-    if (status != VAMP_OK) {
-      vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
-    }
+  int status = vamp_variation_prepare_frames(request, frames, &facts->model, variation, &error);
+  if (status != VAMP_OK) {
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
   }
-  vamp_request_free(&request);
   return status;
 }
 
@@ -28,6 +24,7 @@ static int prepare_frames(struct vampd_exchange *exchange, const struct vampd_de
 static int prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
                    struct vamp_variation *variation) {
   struct vampd_input input = {0};
+  struct vamp_request request = {0};
   int status = vampd_input_read(exchange, VAMPD_TAKES_PICTURE | VAMPD_TAKES_FRAMES, &input);
   exchange->output.picture = input.picture;
   if (status == VAMP_OK && (input.frames > 0) == (input.clip_count > 0)) {
@@ -36,9 +33,13 @@ static int prepare(struct vampd_exchange *exchange, const struct vampd_device_fa
     status = VAMP_INVALID;
   }
   if (status == VAMP_OK) {
-    status = input.frames > 0 ? prepare_frames(exchange, facts, &input, variation)
-                              : vampd_input_prepare(exchange, facts, &input, false, NULL, variation);
+    status = vampd_input_parse(exchange, input.params, &request);
   }
+  if (status == VAMP_OK) {
+    status = input.frames > 0 ? prepare_frames(exchange, facts, input.frames, &request, variation)
+                              : vampd_input_variation_once(exchange, facts, &input, &request, variation);
+  }
+  vamp_request_free(&request);
   vampd_input_free(&input);
   return status;
 }
@@ -78,11 +79,9 @@ static void answer_masks(struct vampd_exchange *exchange, const struct vamp_vari
 }
 
 void vampd_handle_masks(struct vampd_exchange *exchange) {
-  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  const struct vampd_device_facts *facts = vampd_exchange_begin(exchange);
   struct vamp_variation variation = {0};
-  if (!facts || vampd_exchange_abandoned(exchange)) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The request was abandoned.");
-  } else if (prepare(exchange, facts, &variation) == VAMP_OK) {
+  if (facts && prepare(exchange, facts, &variation) == VAMP_OK) {
     answer_masks(exchange, &variation);
   }
   vamp_variation_free(&variation);

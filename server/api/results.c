@@ -7,59 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/api/input.h"
 #include "server/api/lookup.h"
 #include "server/http/router.h"
+#include "server/jobs/document.h"
 #include "server/jobs/result.h"
-
-/* ---- looking up
- * -------------------------------------------------------------------------------------------- */
-
-const char *vampd_lookup_owner(const struct vampd_exchange *exchange) {
-  return vampd_access_guarded(exchange->daemon->access) ? vampd_caller_name(exchange->caller) : NULL;
-}
-
-static int refuse_lookup(struct vampd_exchange *exchange, const char *what, const struct vamp_error *error) {
-  if (error->status == VAMP_INVALID) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_FOUND, NULL,
-                         "There is no such %s: it was never there, or it has been forgotten.", what);
-  } else {
-    vampd_answer_error(&exchange->answer, error, VAMPD_PROBLEM_INTERNAL);
-  }
-  return error->status;
-}
-
-int vampd_lookup_job(struct vampd_exchange *exchange, struct vampd_store_job *job) {
-  struct vamp_error error = {0};
-  int status =
-      vampd_store_job(exchange->daemon->store, exchange->target, vampd_lookup_owner(exchange), job, &error);
-  return status == VAMP_OK ? status : refuse_lookup(exchange, "job", &error);
-}
-
-int vampd_lookup_sweep(struct vampd_exchange *exchange, struct vampd_store_sweep *sweep) {
-  struct vamp_error error = {0};
-  int status = vampd_store_sweep(exchange->daemon->store, exchange->target, vampd_lookup_owner(exchange),
-                                 sweep, &error);
-  return status == VAMP_OK ? status : refuse_lookup(exchange, "sweep", &error);
-}
-
-int vampd_lookup_result(struct vampd_exchange *exchange, struct vampd_store_job *job) {
-  int status = vampd_lookup_job(exchange, job);
-  if (status != VAMP_OK || job->state == VAMPD_STATE_DONE) {
-    return status;
-  }
-  if (job->state == VAMPD_STATE_QUEUED) {
-    vampd_answer_problem(
-        &exchange->answer, VAMPD_PROBLEM_NOT_FINISHED, NULL,
-        "The job is not finished; GET /v1/jobs/%s says how far it is, and /events tells when "
-        "it is done.",
-        job->id);
-  } else {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_FOUND, NULL,
-                         "The job %s, so there is no result.",
-                         job->state == VAMPD_STATE_FAILED ? "failed" : "was cancelled");
-  }
-  return VAMP_INVALID;
-}
 
 /* ---- sending ----------------------------------------------------------------------------------------------
  */
@@ -70,7 +22,7 @@ static void send_file(struct vampd_exchange *exchange, int status, int file, int
                       const struct vamp_error *error) {
   char etag[64];
   if (status != VAMP_OK) {
-    refuse_lookup(exchange, "result", error);
+    vampd_refuse_lookup(exchange, "result", error);
     return;
   }
   snprintf(etag, sizeof etag, "%s-%s", exchange->target, name);
@@ -82,7 +34,7 @@ static int choose_format(struct vampd_exchange *exchange, const struct vampd_sto
                          enum vamp_audio_format *format) {
   const char *asked = vampd_exchange_query(exchange, "format");
   struct vamp_error error = {0};
-  json_t *kept = asked ? NULL : json_loads(job->params, 0, NULL);
+  json_t *kept = asked ? NULL : vampd_stored_json(job->params);
   json_t *params = json_object_get(kept, "params");
   const char *name = asked ? asked : json_string_value(json_object_get(params, "format"));
   int status = vamp_audio_format_parse(name ? name : "wav", format, &error);
@@ -160,17 +112,6 @@ void vampd_handle_job_mask_svg(struct vampd_exchange *exchange) {
   send_picture(exchange, VAMP_PICTURE_SVG);
 }
 
-/* What the store says of the input's type is one of these, which outlive the answer. */
-static const char *literal_media_type(const char *media_type) {
-  static const char *const KNOWN[] = {"audio/wav", "audio/flac", "audio/ogg", "audio/aiff", "audio/mpeg"};
-  for (size_t i = 0; i < sizeof KNOWN / sizeof KNOWN[0]; i++) {
-    if (strcmp(KNOWN[i], media_type) == 0) {
-      return KNOWN[i];
-    }
-  }
-  return "application/octet-stream";
-}
-
 void vampd_handle_job_input(struct vampd_exchange *exchange) {
   struct vampd_store *store = exchange->daemon->store;
   struct vampd_store_job job = {0};
@@ -184,7 +125,7 @@ void vampd_handle_job_input(struct vampd_exchange *exchange) {
       file = vampd_store_open_file(store, VAMPD_FOLDER_INPUTS, job.input, "clip", &size, &error);
       status = file < 0 ? file : VAMP_OK;
     }
-    send_file(exchange, status, file, size, status == VAMP_OK ? literal_media_type(input.media_type) : NULL,
+    send_file(exchange, status, file, size, status == VAMP_OK ? vampd_known_audio(input.media_type) : NULL,
               "input", "input", &error);
   }
   vampd_store_job_free(&job);

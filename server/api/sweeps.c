@@ -94,19 +94,22 @@ static int prepare_clip(struct vampd_exchange *exchange, const struct vampd_devi
                         struct vamp_variation *variation) {
   struct vamp_error error = {0};
   struct vamp_request request = {0};
-  int status = vampd_input_prepare(exchange, facts, input, true, &request, variation);
+  int status = vampd_input_parse(exchange, input->params, &request);
   if (status == VAMP_OK) {
-    /* A seed that is missing is drawn once, for all points. */
-    status = json_object_set_new(input->params, "seed", json_integer((json_int_t)request.sampling.seed)) == 0
-                 ? VAMP_OK
-                 : vamp_fail(&error, VAMP_MEMORY, "Out of memory while accepting the sweep.");
-    status =
-        status != VAMP_OK ? status : vampd_acceptance_clip(acceptance, &input->clips[0], variation, &error);
-    if (status != VAMP_OK) {
-      vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
-    }
+    status = vampd_input_variation(exchange, facts, input, 0, &request, variation);
   }
+  uint64_t seed = request.sampling.seed; /* one that is missing is drawn once, for all points */
   vamp_request_free(&request);
+  if (status != VAMP_OK) {
+    return status;
+  }
+  status = vampd_acceptance_seed(input->params, seed, &error);
+  if (status == VAMP_OK) {
+    status = vampd_acceptance_clip(acceptance, &input->clips[0], variation, &error);
+  }
+  if (status != VAMP_OK) {
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INTERNAL);
+  }
   return status;
 }
 
@@ -176,14 +179,12 @@ static void answer_sweep(struct vampd_exchange *exchange, int status, const stru
 }
 
 void vampd_handle_sweeps_post(struct vampd_exchange *exchange) {
-  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  const struct vampd_device_facts *facts = vampd_exchange_begin(exchange);
   struct vampd_input input = {0};
   struct vampd_acceptance acceptance = {0};
   struct vampd_store_sweep row = {0};
   struct vampd_sweep sweep = {0};
-  if (!facts || vampd_exchange_abandoned(exchange)) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The request was abandoned.");
-  } else if (accept_sweep(exchange, facts, &input, &acceptance, &row) == VAMP_OK) {
+  if (facts && accept_sweep(exchange, facts, &input, &acceptance, &row) == VAMP_OK) {
     memcpy(exchange->target, row.id, sizeof exchange->target);
     if (read_sweep(exchange, &sweep) == VAMP_OK) {
       answer_sweep(exchange, 202, &sweep);

@@ -24,55 +24,24 @@
 #define BOUNDARY                                                                                             \
   "vampd-variation" /* the parts are JSON, and a file whose length is nobody's guess: see mix() */
 
-static int choose_output(struct vampd_exchange *exchange, const struct vampd_input *input,
-                         const struct vamp_request *request) {
-  static const char *const ANY[] = {"audio/wav",        "audio/flac",      "audio/ogg",
-                                    "application/json", "multipart/mixed", NULL};
-  static const enum vamp_audio_format FORMATS[] = {VAMP_AUDIO_WAV16, VAMP_AUDIO_FLAC, VAMP_AUDIO_OGG,
-                                                   VAMP_AUDIO_WAV16, VAMP_AUDIO_WAV16};
-  const char *const named[] = {vamp_audio_format_media_type(request->format), "application/json",
-                               "multipart/mixed", NULL};
-  int chosen = vampd_negotiate(exchange->fields.accept, input->format_given ? named : ANY);
-  if (chosen < 0) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_ACCEPTABLE, "/format",
-                         "The format asked for is %s, which the Accept header does not admit.", named[0]);
-    return VAMP_INVALID;
-  }
-  int json = input->format_given ? 1 : 3;
-  exchange->output = (struct vampd_output){
-      .shape = chosen == json  ? VAMPD_SHAPE_JSON
-               : chosen > json ? VAMPD_SHAPE_MIXED
-                               : VAMPD_SHAPE_FILE,
-      .format = input->format_given ? request->format : FORMATS[chosen],
-      .picture = input->picture,
-  };
-  return VAMP_OK;
-}
-
-/* Body -> variation. On failure the exchange has its answer. */
+/* Body -> variation, and what becomes of it. On failure the exchange has its answer. */
 static int prepare(struct vampd_exchange *exchange, const struct vampd_device_facts *facts,
                    struct vamp_variation *variation) {
   struct vampd_input input = {0};
   struct vamp_request request = {0};
+  struct vampd_output *output = &exchange->output;
+  int shape = VAMPD_SHAPE_FILE; /* the route offers JSON and mixed behind the audio types, in this order */
   int status = vampd_input_read(exchange, VAMPD_TAKES_PICTURE, &input);
   if (status == VAMP_OK) {
     status = vampd_input_parse(exchange, input.params, &request);
   }
   if (status == VAMP_OK) {
-    status = choose_output(exchange, &input, &request);
-    if (!input.format_given && status == VAMP_OK) {
-      request.format = exchange->output.format;
-    }
+    status = vampd_input_choose(exchange, &input, &request, &output->format, &shape);
   }
   if (status == VAMP_OK) {
-    /* A missing seed is drawn while parsing: what was parsed is what is prepared. */
-    if (json_object_set_new(input.params, "seed", json_integer((json_int_t)request.sampling.seed)) != 0) {
-      vampd_answer_json(&exchange->answer, 200, NULL);
-      status = VAMP_MEMORY;
-    }
-  }
-  if (status == VAMP_OK) {
-    status = vampd_input_prepare(exchange, facts, &input, false, NULL, variation);
+    output->shape = (enum vampd_shape)shape;
+    output->picture = input.picture;
+    status = vampd_input_variation_once(exchange, facts, &input, &request, variation);
   }
   vamp_request_free(&request);
   vampd_input_free(&input);
@@ -93,17 +62,12 @@ static void add_result_headers(struct vampd_answer *answer, const struct vampd_o
  * it. */
 static json_t *describe_audio(const struct vampd_outcome *outcome, const struct vampd_output *output,
                               const void *file, size_t size) {
-  static const char *const FORMATS[] = {[VAMP_AUDIO_WAV16] = "wav",
-                                        [VAMP_AUDIO_WAV24] = "wav24",
-                                        [VAMP_AUDIO_WAV_FLOAT] = "wavfloat",
-                                        [VAMP_AUDIO_FLAC] = "flac",
-                                        [VAMP_AUDIO_OGG] = "ogg"};
   const char *media_type = vamp_audio_format_media_type(output->format);
   json_t *audio = output->shape == VAMPD_SHAPE_MIXED
                       ? json_pack("{s:s, s:s}", "media_type", media_type, "part", "audio")
                       : vampd_describe_bytes(media_type, file, size);
-  json_t *about = json_pack("{s:s, s:i, s:i, s:I}", "format", FORMATS[output->format], "sample_rate",
-                            outcome->variation->sample_rate, "channels", 1, "samples",
+  json_t *about = json_pack("{s:s, s:i, s:i, s:I}", "format", vamp_audio_format_name(output->format),
+                            "sample_rate", outcome->variation->sample_rate, "channels", 1, "samples",
                             (json_int_t)outcome->result->sample_count);
   if (!audio || !about || json_object_update(audio, about) != 0) {
     json_decref(audio);
@@ -222,32 +186,18 @@ static void job_done(const struct vampd_outcome *outcome, void *user) {
 }
 
 void vampd_handle_vamp(struct vampd_exchange *exchange) {
-  struct vampd *daemon = exchange->daemon;
-  const struct vampd_device_facts *facts = vampd_device_facts(daemon->device);
+  const struct vampd_device_facts *facts = vampd_exchange_begin(exchange);
   struct vamp_variation variation = {0};
   struct vamp_error error = {0};
-  struct vampd_job *job;
-  struct vampd_job_options options = {
-      .task = VAMP_TASK_VARIATION, .caller = exchange->caller, .done = job_done, .user = exchange};
-  if (!facts || vampd_exchange_abandoned(exchange)) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The request was abandoned.");
-    goto err;
+  bool ready = facts && prepare(exchange, facts, &variation) == VAMP_OK &&
+               vampd_exchange_take_place(exchange, (double)variation.clip.count / variation.sample_rate);
+  if (ready) {
+    struct vampd_job_options options = {.task = VAMP_TASK_VARIATION, .done = job_done};
+    if (vampd_exchange_run(exchange, &options, &variation, &error) == VAMP_OK) {
+      return; /* the exchange is job_done's now */
+    }
+    vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
   }
-  if (prepare(exchange, facts, &variation) != VAMP_OK ||
-      !vampd_exchange_take_place(exchange, (double)variation.clip.count / variation.sample_rate)) {
-    goto err;
-  }
-  int status = vampd_job_create(daemon->device, daemon->work, &options, &variation, &job, &error);
-  if (status == VAMP_OK) {
-    vampd_exchange_attach(exchange, job);
-    status = vampd_job_submit(job, &error);
-  }
-  if (status == VAMP_OK) {
-    return; /* the exchange is job_done's now */
-  }
-  vampd_exchange_undo_place(exchange);
-  vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_INVALID_FIELD);
-err:
   vamp_variation_free(&variation);
   vampd_exchange_finish(exchange);
 }

@@ -340,7 +340,7 @@ void vampd_exchange_dispatch(struct vampd_exchange *exchange) {
   vampd_work_push(pool, &exchange->task, false);
 }
 
-void vampd_exchange_attach(struct vampd_exchange *exchange, struct vampd_job *job) {
+static void attach(struct vampd_exchange *exchange, struct vampd_job *job) {
   vampd_watch_lock(exchange->daemon->watch);
   exchange->job = job;
   if (exchange->abandoned) {
@@ -349,26 +349,57 @@ void vampd_exchange_attach(struct vampd_exchange *exchange, struct vampd_job *jo
   vampd_watch_unlock(exchange->daemon->watch);
 }
 
-bool vampd_exchange_take_place(struct vampd_exchange *exchange, double audio_seconds) {
+int vampd_exchange_take_jobs(struct vampd_exchange *exchange, int count, double audio_seconds) {
   struct vamp_error error = {0};
   int retry_after = 0;
-  int status = vampd_access_take_jobs(exchange->caller, 1, audio_seconds, &retry_after, &error);
-  exchange->counted = status == VAMP_OK;
-  exchange->audio_seconds = audio_seconds;
-  if (!exchange->counted) {
+  int status = vampd_access_take_jobs(exchange->caller, count, audio_seconds, &retry_after, &error);
+  if (status != VAMP_OK) {
     vampd_answer_problem(&exchange->answer,
                          status == VAMP_BUSY ? VAMPD_PROBLEM_RATE_LIMITED : VAMPD_PROBLEM_TOO_LARGE, NULL,
                          "%s", error.message);
     exchange->answer.retry_after = retry_after;
   }
+  return status;
+}
+
+bool vampd_exchange_take_place(struct vampd_exchange *exchange, double audio_seconds) {
+  exchange->counted = vampd_exchange_take_jobs(exchange, 1, audio_seconds) == VAMP_OK;
+  exchange->audio_seconds = audio_seconds;
   return exchange->counted;
 }
 
-void vampd_exchange_undo_place(struct vampd_exchange *exchange) {
+/* It did not come to run after all: also its seconds of audio are given back. */
+static void undo_place(struct vampd_exchange *exchange) {
   if (exchange->counted) {
     vampd_access_undo_jobs(exchange->caller, 1, exchange->audio_seconds);
     exchange->counted = false;
   }
+}
+
+int vampd_exchange_run(struct vampd_exchange *exchange, struct vampd_job_options *options,
+                       struct vamp_variation *variation, struct vamp_error *error) {
+  struct vampd *daemon = exchange->daemon;
+  struct vampd_job *job;
+  options->caller = exchange->caller;
+  options->user = exchange;
+  int status = vampd_job_create(daemon->device, daemon->work, options, variation, &job, error);
+  if (status == VAMP_OK) {
+    attach(exchange, job);
+    status = vampd_job_submit(job, error);
+  }
+  if (status != VAMP_OK) {
+    undo_place(exchange);
+  }
+  return status;
+}
+
+const struct vampd_device_facts *vampd_exchange_begin(struct vampd_exchange *exchange) {
+  const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
+  if (facts && !vampd_exchange_abandoned(exchange)) {
+    return facts;
+  }
+  vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_STOPPING, NULL, "The request was abandoned.");
+  return NULL;
 }
 
 bool vampd_exchange_abandoned(struct vampd_exchange *exchange) {

@@ -76,14 +76,21 @@ struct vampd_exchange {
 /* Frees the body: a waiting request should not hold what it no longer needs. */
 void vampd_exchange_drop_body(struct vampd_exchange *exchange);
 
-/* Ties a job to the client, so that it is cancelled should the client hang up; takes the reference. */
-void vampd_exchange_attach(struct vampd_exchange *exchange, struct vampd_job *job);
+/* What the model is, to work with it; NULL where that is for nobody any more, and the exchange has its
+ * answer. */
+const struct vampd_device_facts *vampd_exchange_begin(struct vampd_exchange *exchange);
 
-/* Counts it among its caller's jobs until it is finished. False where the caller has had enough; the exchange
- * then has its answer. */
+/* Hands a job to the device, tied to the client: it is cancelled should the client hang up. Sets the options'
+ * caller and user, which is the exchange; takes over the variation. On failure the place it took is given
+ * back. */
+int vampd_exchange_run(struct vampd_exchange *exchange, struct vampd_job_options *options,
+                       struct vamp_variation *variation, struct vamp_error *error);
+
+/* Asks the caller's limits for so many jobs, as vampd_access_take_jobs. Where they say no, the exchange has
+ * its answer. */
+int vampd_exchange_take_jobs(struct vampd_exchange *exchange, int count, double audio_seconds);
+/* The same for the one job that is the exchange itself: it counts until it is finished. */
 bool vampd_exchange_take_place(struct vampd_exchange *exchange, double audio_seconds);
-/* It did not come to run after all: also its seconds of audio are given back. */
-void vampd_exchange_undo_place(struct vampd_exchange *exchange);
 
 /* Whether nobody waits for the result any more. */
 bool vampd_exchange_abandoned(struct vampd_exchange *exchange);

@@ -28,8 +28,7 @@ const char *vampd_job_state(const struct vampd_store_job *job, const struct vamp
   return job->state == VAMPD_STATE_QUEUED && facts ? vampd_phase_name(facts->phase) : NAMES[job->state];
 }
 
-/* Stored JSON; null where it is none. */
-static json_t *stored(const char *text) {
+json_t *vampd_stored_json(const char *text) {
   json_t *value = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
   return value ? value : json_null();
 }
@@ -55,7 +54,7 @@ static json_t *links(const struct vampd_store_job *job) {
 static void add_outcome(json_t *document, const struct vampd_store_job *job) {
   static const char *const COPIED[] = {"timings", "density", "changed",  "measures",
                                        "model",   "backend", "precision"};
-  json_t *outcome = stored(job->outcome);
+  json_t *outcome = vampd_stored_json(job->outcome);
   if (job->state == VAMPD_STATE_FAILED) {
     json_object_set(document, "problem", outcome);
   }
@@ -77,7 +76,7 @@ static void add_sweep(json_t *document, const struct vampd_store_job *job, json_
 json_t *vampd_job_document(const struct vampd_store_job *job, const struct vampd_live_facts *facts,
                            double rate) {
   bool finished = job->state != VAMPD_STATE_QUEUED;
-  json_t *stored_params = stored(job->params);
+  json_t *stored_params = vampd_stored_json(job->params);
   json_t *params = json_object_get(stored_params, "params");
   double progress = job->state == VAMPD_STATE_DONE ? 1 : facts && !finished ? (double)facts->progress : 0;
   bool queued = !finished && facts && facts->place >= 0;
@@ -109,18 +108,22 @@ void vampd_job_shorten(json_t *document, const struct vampd_store_job *job) {
   }
 }
 
-double vampd_job_cost(const struct vampd_store_job *job, const struct vamp_model_config *model) {
-  json_t *stored_params = stored(job->params);
-  json_t *params = json_object_get(stored_params, "params");
+double vampd_params_cost(const json_t *params, double seconds, const struct vamp_model_config *model) {
   size_t passes = json_array_size(json_object_get(json_object_get(params, "mask"), "passes"));
   struct vamp_request request = {0};
-  double frames = job->seconds * model->codec.sample_rate / model->codec.hop_length;
+  double frames = seconds * model->codec.sample_rate / model->codec.hop_length;
   if (!params || vamp_request_parse(params, &request, NULL) != VAMP_OK) {
     vamp_sampling_defaults(&request.sampling);
   }
   double cost =
       vamp_job_cost(VAMP_TASK_VARIATION, (int64_t)frames + 1, passes ? (int)passes : 1, &request.sampling);
   vamp_request_free(&request);
-  json_decref(stored_params);
+  return cost;
+}
+
+double vampd_job_cost(const struct vampd_store_job *job, const struct vamp_model_config *model) {
+  json_t *kept = vampd_stored_json(job->params);
+  double cost = vampd_params_cost(json_object_get(kept, "params"), job->seconds, model);
+  json_decref(kept);
   return cost;
 }

@@ -26,7 +26,12 @@ const char *vampd_job_state(const struct vampd_store_job *job, const struct vamp
 /* RFC 3339 in UTC with milliseconds, of milliseconds since 1970; null for 0. New reference. */
 json_t *vampd_time_json(int64_t milliseconds);
 
-/* The work of a job, from its parameters. */
+/* What the store keeps as text: params (an object {"params", "point"}), outcome, grid. null where it is none.
+ * New reference. */
+json_t *vampd_stored_json(const char *text);
+
+/* The work of a job on a clip of so many seconds, from its parameters; from what the store keeps of it. */
+double vampd_params_cost(const json_t *params, double seconds, const struct vamp_model_config *model);
 double vampd_job_cost(const struct vampd_store_job *job, const struct vamp_model_config *model);
 
 #endif

@@ -55,14 +55,9 @@ bool vampd_sweep_finished(const struct vampd_sweep *sweep) {
 /* ---- JSON
  * -------------------------------------------------------------------------------------------------- */
 
-static json_t *parsed(const char *text) {
-  json_t *value = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
-  return value ? value : json_object();
-}
-
 static json_t *point_json(const struct vampd_store_job *job, const struct vampd_live_facts *facts) {
   static const char *const COPIED[] = {"density", "changed", "measures"};
-  json_t *params = parsed(job->params), *outcome = parsed(job->outcome);
+  json_t *params = vampd_stored_json(job->params), *outcome = vampd_stored_json(job->outcome);
   json_t *values = json_object_get(params, "point");
   json_t *point = json_pack("{s:i, s:O, s:s, s:s}", "point", job->point, "values", values, "job", job->id,
                             "state", vampd_job_state(job, facts));
@@ -119,7 +114,7 @@ json_t *vampd_sweep_document(const struct vampd_sweep *sweep, struct vampd_house
   json_object_set_new(links, "archive", json_sprintf("/v1/sweeps/%s/archive.zip", row->id));
   return json_pack("{s:s, s:I, s:o, s:o, s:i, s:o, s:f, s:o, s:o*, s:o}", "id", row->id, "number",
                    (json_int_t)row->number, "created", vampd_time_json(row->created), "grid",
-                   parsed(row->grid), "points_total", row->points, "states", states, "progress",
+                   vampd_stored_json(row->grid), "points_total", row->points, "states", states, "progress",
                    sweep->count > 0 ? tally.progress / sweep->count : 0.0, "estimate_seconds",
                    estimated ? json_real(tally.remaining / rate) : json_null(), "points", points, "links",
                    links);
@@ -180,7 +175,7 @@ static void choose_columns(const struct vampd_sweep *sweep, int *codebooks, json
   *measures = NULL;
   for (int i = 0; i < sweep->count && !*measures; i++) {
     if (sweep->jobs[i].state == VAMPD_STATE_DONE) {
-      json_t *outcome = parsed(sweep->jobs[i].outcome);
+      json_t *outcome = vampd_stored_json(sweep->jobs[i].outcome);
       json_t *density = json_object_get(outcome, "density");
       *codebooks = (int)json_array_size(json_object_get(density, "codebooks"));
       *measures = json_incref(json_object_get(outcome, "measures"));
@@ -191,7 +186,7 @@ static void choose_columns(const struct vampd_sweep *sweep, int *codebooks, json
 
 static void put_row(FILE *out, const struct vampd_store_job *job, const json_t *grid, int codebooks,
                     const json_t *columns, bool header) {
-  json_t *params = parsed(job->params), *outcome = parsed(job->outcome);
+  json_t *params = vampd_stored_json(job->params), *outcome = vampd_stored_json(job->outcome);
   bool done = job->state == VAMPD_STATE_DONE;
   const char *name;
   json_t *value;
@@ -236,7 +231,7 @@ int vampd_sweep_csv(const struct vampd_sweep *sweep, char **text, size_t *size, 
     return vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the table.");
   }
   int codebooks;
-  json_t *columns, *grid = parsed(sweep->row.grid);
+  json_t *columns, *grid = vampd_stored_json(sweep->row.grid);
   choose_columns(sweep, &codebooks, &columns);
   static const struct vampd_store_job none;
   put_row(out, sweep->count > 0 ? &sweep->jobs[0] : &none, grid, codebooks, columns, true);
