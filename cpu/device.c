@@ -240,6 +240,11 @@ int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device 
     return vamp_fail(error, VAMP_MEMORY, "out of memory");
   }
   int status;
+  if (options->index != 0) {
+    status = vamp_fail(error, VAMP_UNSUPPORTED,
+                       "the processor is one device, number 0: there is no number %d", options->index);
+    goto err;
+  }
   device->simd = simd_choose(getenv("VAMP_SIMD"));
   device->threads = threads;
   bool fast_bf16 = device->simd->bf16_dot;
@@ -278,6 +283,8 @@ int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device 
   base->close = device_close;
   snprintf(base->description, sizeof base->description, "cpu: %s, %d thread%s, %s", device->simd->name,
            threads, threads == 1 ? "" : "s", vamp_precision_name(base->precision));
+  snprintf(base->hardware, sizeof base->hardware, "%s", device->simd->name);
+  base->count = 1;
   *out = base;
   return 0;
 err:

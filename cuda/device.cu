@@ -196,6 +196,11 @@ static int find_device(struct cuda_device *device, char *name, size_t name_bytes
                      : found == cudaErrorInsufficientDriver ? "the NVIDIA driver is missing or too old"
                                                             : cudaGetErrorString(found));
   }
+  if (device->ordinal < 0 || device->ordinal >= count) {
+    return vamp_fail(error, VAMP_UNSUPPORTED, "the CUDA devices here are 0 to %d: there is no number %d",
+                     count - 1, device->ordinal);
+  }
+  device->base.count = count;
   int status = CUDA_CHECK(cudaSetDevice(device->ordinal));
   if (!status) {
     status = CUDA_CHECK(cudaGetDeviceProperties(&properties, device->ordinal));
@@ -261,6 +266,7 @@ static int cuda_open(const struct vamp_device_options *options, struct vamp_devi
     return vamp_fail(error, VAMP_MEMORY, "out of memory");
   }
   struct vamp_device *base = &device->base;
+  device->ordinal = options->index;
   int status = find_device(device, name, sizeof name, error);
   if (status) {
     goto err;
@@ -292,6 +298,8 @@ static int cuda_open(const struct vamp_device_options *options, struct vamp_devi
   snprintf(base->description, sizeof base->description, "%s: %.80s, compute capability %d.%d, %zu MiB, %s",
            VAMP_CUDA_NAME, name, device->capability / 10, device->capability % 10,
            cuda_arena_size(device->arena) >> 20, vamp_precision_name(base->precision));
+  snprintf(base->hardware, sizeof base->hardware, "%.80s, %d.%d", name, device->capability / 10,
+           device->capability % 10);
   status = cuda_profile_open(device, error);
   if (status) {
     goto err;

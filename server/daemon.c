@@ -18,6 +18,7 @@
 #include "server/daemon.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
@@ -80,6 +81,7 @@ static int start_device(struct vampd *daemon, struct vamp_error *error) {
       .ready = device_ready,
       .user = daemon,
   };
+  device.count = vampd_options_numbers(options->devices, 0, INT_MAX, device.indices);
   return vampd_device_start(&device, &daemon->device, error);
 }
 
@@ -217,6 +219,7 @@ static void announce(struct vampd *daemon) {
   struct vampd_house_limits limits = {
       .running = MAX_RUNNING,
       .preparing = daemon->options.workers,
+      .devices = facts->devices,
       .running_seconds = (double)(TURNS_AHEAD * facts->step_rows * codec->hop_length) / codec->sample_rate,
   };
   vampd_house_set_limits(daemon->house, &limits);

@@ -40,7 +40,9 @@ struct vampd_metrics {
   int route_count;
   struct histogram queued, job, sequences, rows;
   uint64_t jobs[3];
-  double busy_seconds, audio_seconds, rate;
+  int devices;
+  double busy_seconds[VAMPD_METRICS_DEVICES];
+  double audio_seconds, rate;
   uint64_t tokens;
   double started; /* since 1970 */
 };
@@ -53,6 +55,7 @@ int vampd_metrics_create(struct vampd_metrics **metrics, struct vamp_error *erro
   pthread_mutex_init(&made->mutex, NULL);
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
+  made->devices = 1;
   made->started = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
   *metrics = made;
   return VAMP_OK;
@@ -103,9 +106,16 @@ void vampd_metrics_request(struct vampd_metrics *metrics, const char *path, int 
   pthread_mutex_unlock(&metrics->mutex);
 }
 
-void vampd_metrics_turn(struct vampd_metrics *metrics, const struct vamp_loop_turn *turn, double seconds) {
+void vampd_metrics_devices(struct vampd_metrics *metrics, int devices) {
   pthread_mutex_lock(&metrics->mutex);
-  metrics->busy_seconds += seconds;
+  metrics->devices = devices < VAMPD_METRICS_DEVICES ? devices : VAMPD_METRICS_DEVICES;
+  pthread_mutex_unlock(&metrics->mutex);
+}
+
+void vampd_metrics_turn(struct vampd_metrics *metrics, int device, const struct vamp_loop_turn *turn,
+                        double seconds) {
+  pthread_mutex_lock(&metrics->mutex);
+  metrics->busy_seconds[device % VAMPD_METRICS_DEVICES] += seconds;
   observe(&metrics->sequences, SIZES, turn->sequences);
   observe(&metrics->rows, ROWS, (double)turn->rows);
   if (seconds > 0 && turn->cost > 0) {
@@ -244,8 +254,10 @@ char *vampd_metrics_text(struct vampd_metrics *metrics, const struct vampd_gauge
   print_histogram(out, "vampd_batch_sequences", "", &metrics->sequences, SIZES);
   family(out, "vampd_batch_rows", "histogram", "Frames in a turn of the batch loop.");
   print_histogram(out, "vampd_batch_rows", "", &metrics->rows, ROWS);
-  print_number(out, "vampd_device_busy_seconds_total", "counter", "Time in which the device ran turns.",
-               metrics->busy_seconds);
+  family(out, "vampd_device_busy_seconds_total", "counter", "Time in which a device ran turns.");
+  for (int i = 0; i < metrics->devices; i++) {
+    fprintf(out, "vampd_device_busy_seconds_total{device=\"%d\"} %.15g\n", i, metrics->busy_seconds[i]);
+  }
   print_number(out, "vampd_tokens_total", "counter", "Tokens of results, kept and generated, of all passes.",
                (double)metrics->tokens);
   print_number(out, "vampd_audio_seconds_total", "counter", "Seconds of audio produced.",

@@ -20,16 +20,21 @@ void vampd_metrics_free(struct vampd_metrics *metrics); /* NULL is fine */
  * is no such path; must be a literal. */
 void vampd_metrics_request(struct vampd_metrics *metrics, const char *route, int status, double seconds);
 
-/* A turn of the batch loop ran. */
-void vampd_metrics_turn(struct vampd_metrics *metrics, const struct vamp_loop_turn *turn, double seconds);
+/* So many devices run turns; 1 until this is called. VAMPD_METRICS_DEVICES at most are told apart. */
+#define VAMPD_METRICS_DEVICES 16
+void vampd_metrics_devices(struct vampd_metrics *metrics, int devices);
+
+/* A turn of the batch loop ran on a device, by its number from 0. */
+void vampd_metrics_turn(struct vampd_metrics *metrics, int device, const struct vamp_loop_turn *turn,
+                        double seconds);
 
 enum vampd_ending { VAMPD_ENDING_DONE, VAMPD_ENDING_FAILED, VAMPD_ENDING_CANCELLED };
 /* A generation ended, durable or not; `result` NULL unless DONE. */
 void vampd_metrics_job(struct vampd_metrics *metrics, enum vampd_ending ending, double seconds,
                        const struct vamp_result *result, int sample_rate);
 
-/* Work the device does in a second, in frames of one coarse step: an average over the last turns. 0 before
- * the first. */
+/* Work that one device does in a second, in frames of one coarse step: an average over the last turns. 0
+ * before the first. */
 double vampd_metrics_rate(struct vampd_metrics *metrics);
 
 /* What is known elsewhere and shown beside it. */

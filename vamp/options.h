@@ -34,6 +34,7 @@ struct vamp_settings {
   const char *model; /* -m: a folder or a name; NULL: the default */
   const char *backend;
   const char *precision;
+  int device;  /* the backend's, by its index */
   int threads; /* 0: all cores */
   bool json;
   bool quiet;
@@ -104,7 +105,7 @@ extern const struct vamp_command vamp_command_run, vamp_command_mask, vamp_comma
     vamp_command_measure;
 
 /* Tables that several subcommands share. */
-extern const struct vamp_option vamp_options_model[];    /* -m, --backend, --precision, --threads */
+extern const struct vamp_option vamp_options_model[];    /* -m, --backend, --precision, --device, --threads */
 extern const struct vamp_option vamp_options_mask[];     /* the mask's simple form, --preset, --mask */
 extern const struct vamp_option vamp_options_sampling[]; /* temperature and filters, without steps and seed */
 extern const struct vamp_option vamp_options_seed[];     /* --seed */

@@ -19,6 +19,8 @@ const struct vamp_option vamp_options_model[] = {
      "auto (default: a GPU if there is one, else the processor), cuda or cpu"},
     {"precision", 0, VAMP_OPTION_TEXT, MEMBER(precision), "/precision", 0, 0, "P",
      "fp32, tf32 (a GPU's) or bf16 (default, or auto: bf16 where the device has it)"},
+    {"device", 0, VAMP_OPTION_COUNT, MEMBER(device), NULL, 0, 63, "N",
+     "number of the GPU to use, as the driver counts (default 0)"},
     {"threads", 0, VAMP_OPTION_COUNT, MEMBER(threads), NULL, 0, 1024, "N",
      "threads of the processor to use (default: all cores)"},
     {0},

@@ -87,6 +87,7 @@ static int parse_device(const struct vamp_settings *settings, struct vamp_device
   const char *text = settings->precision;
   options->backend = settings->backend;
   options->threads = settings->threads;
+  options->index = settings->device;
   if (!text) {
     return 0;
   }

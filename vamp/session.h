@@ -26,8 +26,8 @@ struct vamp_session {
   double load_seconds;
 };
 
-/* Opens the device that --backend, --precision and --threads ask for, the model, and a loop. With `random`
- * not NULL the model is one of these dimensions with random weights instead. */
+/* Opens the device that --backend, --precision, --device and --threads ask for, the model, and a loop. With
+ * `random` not NULL the model is one of these dimensions with random weights instead. */
 int vamp_session_open(const struct vamp_settings *settings, const struct vamp_model_config *random,
                       struct vamp_session *session, struct vamp_error *error);
 void vamp_session_close(struct vamp_session *session); /* fine on a zeroed struct */

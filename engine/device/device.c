@@ -115,6 +115,11 @@ static int open_automatic(const struct vamp_device_options *options, struct vamp
     return 0;
   }
   status = vamp_cpu_open(options, device, error);
+  if (status && options->index > 0) {
+    return vamp_fail(error, VAMP_UNSUPPORTED,
+                     "there is no device number %d: %.400s, and the processor is number 0", options->index,
+                     missing.message);
+  }
   if (status == 0) {
     char reason[sizeof missing.message + 32];
     snprintf(reason, sizeof reason, "no GPU is used: %s", missing.message);

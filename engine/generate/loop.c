@@ -29,6 +29,7 @@ struct vamp_loop {
   uint64_t next_id;
   int jobs;
   int64_t held_frames;
+  double work;       /* of all jobs, that is still to be done */
   uint64_t *cancels; /* ids asked for, not yet seen by the loop */
   size_t cancel_count, cancel_room;
 
@@ -137,6 +138,7 @@ int vamp_loop_submit(struct vamp_loop *loop, const struct vamp_job *submission, 
     job->id = loop->next_id++;
     loop->jobs++;
     loop->held_frames += job->frames;
+    loop->work += job->work;
     *loop->incoming_end = job;
     loop->incoming_end = &job->next;
     *id = job->id;
@@ -171,6 +173,13 @@ int vamp_loop_jobs(struct vamp_loop *loop) {
   int jobs = loop->jobs;
   pthread_mutex_unlock(&loop->lock);
   return jobs;
+}
+
+double vamp_loop_work(struct vamp_loop *loop) {
+  pthread_mutex_lock(&loop->lock);
+  double work = loop->work;
+  pthread_mutex_unlock(&loop->lock);
+  return work > 0 ? work : 0;
 }
 
 void vamp_loop_wait(struct vamp_loop *loop, double seconds) {
@@ -285,6 +294,7 @@ static void remove_job(struct vamp_loop *loop, struct job *job) {
   pthread_mutex_lock(&loop->lock);
   loop->jobs--;
   loop->held_frames -= job->frames;
+  loop->work = loop->jobs > 0 ? loop->work - (job->work - job->work_done) : 0; /* 0: no rounding piles up */
   pthread_mutex_unlock(&loop->lock);
   job_free(job, vamp_model_device(loop->model));
 }
@@ -354,12 +364,15 @@ static void take_incoming(struct vamp_loop *loop) {
   free(cancels);
 }
 
-/* For whoever measures. */
+/* For whoever measures, and whoever asks how much is left. */
 static void note(struct vamp_loop *loop, const struct turn *turn) {
   loop->last = (struct vamp_loop_turn){.phase = turn->kind, .sequences = turn->count, .rows = turn->rows};
   for (int i = 0; i < turn->count; i++) {
     loop->last.cost += turn_cost(turn, i);
   }
+  pthread_mutex_lock(&loop->lock);
+  loop->work -= loop->last.cost;
+  pthread_mutex_unlock(&loop->lock);
 }
 
 void vamp_loop_last_turn(const struct vamp_loop *loop, struct vamp_loop_turn *turn) {

@@ -219,6 +219,9 @@ struct vamp_device {
   const struct vamp_operations *ops;
   const char *backend;   /* "cpu", "cuda" */
   char description[160]; /* for people: processor, instruction set, threads */
+  /* What the bits of a result depend on besides the precision: equal for devices that give equal results. */
+  char hardware[96];
+  int count; /* devices that this backend finds here, this one among them */
   enum vamp_precision precision;
   size_t act_size;    /* 4 or 2 */
   int64_t step_rows;  /* rows a generation step takes before more only means waiting */
@@ -238,18 +241,19 @@ struct vamp_device_options {
   enum vamp_precision precision;
   bool precision_given; /* false: the backend takes the fastest the hardware has */
   int threads;          /* CPU; 0: all cores */
+  int index;            /* which of the backend's devices, from 0 */
   const char *backend;  /* for vamp_device_open, see vamp/device.h; a backend does not look at it */
 };
 
-/* Opens a device. VAMP_UNSUPPORTED where there is none, the hardware lacks the precision, or the
- * build lacks the backend. */
+/* Opens a device. VAMP_UNSUPPORTED where there is none of that index, the hardware lacks the precision, or
+ * the build lacks the backend. */
 int vamp_cpu_open(const struct vamp_device_options *options, struct vamp_device **device,
                   struct vamp_error *error);
 
 /* A backend in a shared object libvamp_NAME.so, which exports one symbol, VAMP_PLUGIN_SYMBOL. The object
  * stays loaded until the process ends. `open` is as vamp_cpu_open and is called from the thread that will
  * own the device. */
-#define VAMP_PLUGIN_ABI 2 /* grows with every change of this header; a plugin with another one is refused */
+#define VAMP_PLUGIN_ABI 3 /* grows with every change of this header; a plugin with another one is refused */
 #define VAMP_PLUGIN_SYMBOL "vamp_plugin"
 
 struct vamp_plugin {

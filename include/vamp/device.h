@@ -16,7 +16,7 @@ struct vamp_device_choice {
 
 /* Opens the device that options->backend names:
  *   "cpu"            the processor;
- *   "cuda"           the first GPU, or an error that says what is missing;
+ *   "cuda"           the GPU number options->index, or an error that says what is missing;
  *   "cuda-emulated"  the CUDA backend on the processor, for tests: very slow;
  *   "auto" or NULL   what the environment variable VAMP_BACKEND names, if it is set; or else the GPU if
  * plugin, driver and a device are there; or else the processor.

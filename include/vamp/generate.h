@@ -150,5 +150,7 @@ int vamp_loop_next_event(struct vamp_loop *loop, struct vamp_event *event);
 
 /* Any thread: jobs submitted and not finished. */
 int vamp_loop_jobs(struct vamp_loop *loop);
+/* Any thread: what is left to do of them, as vamp_job_cost counts. For choosing among several loops. */
+double vamp_loop_work(struct vamp_loop *loop);
 
 #endif

@@ -16,6 +16,7 @@
 #define AT(member) offsetof(struct vampd_options, member)
 #define TEXT VAMPD_OPTION_TEXT
 #define LIST VAMPD_OPTION_LIST
+#define NUMBERS VAMPD_OPTION_NUMBERS
 #define NUMBER VAMPD_OPTION_NUMBER
 #define SWITCH VAMPD_OPTION_SWITCH
 
@@ -35,6 +36,8 @@ const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
      "auto: a GPU if there is one; cuda, cpu"},
     {"precision", TEXT, AT(precision), 0, 0, "|auto|fp32|tf32|bf16|", false, false, "auto", "P",
      "auto: the fastest; fp32, tf32 (GPU), bf16"},
+    {"devices", NUMBERS, AT(devices), 0, 63, NULL, false, false, "0", "LIST",
+     "GPUs to use, as 0,1; all takes them all"},
     {"threads", NUMBER, AT(threads), 0, 1024, NULL, false, false, "0", "N",
      "of the CPU backend; 0 takes all cores"},
     {"workers", NUMBER, AT(workers), 1, 64, NULL, false, false, "2", "N",
@@ -63,7 +66,7 @@ const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
 };
 
 static const char HELP_TOP[] =
-    "vampd: variations of music over HTTP. One daemon, one model, one device.\n"
+    "vampd: variations of music over HTTP. One daemon, one model.\n"
     "  vampd --model models/small           then: docs/api.md, or GET /openapi.json\n\n";
 
 static const char HELP_BOTTOM[] =
@@ -111,6 +114,32 @@ static int set_number(const struct vampd_option *option, const char *value, int 
   return VAMP_OK;
 }
 
+int vampd_options_numbers(const char *text, int minimum, int maximum, int numbers[VAMPD_MAX_NUMBERS]) {
+  int count = 0;
+  if (strcmp(text, "all") == 0) {
+    return 0;
+  }
+  for (;;) {
+    char *end;
+    errno = 0;
+    long number = strtol(text, &end, 10);
+    if (errno != 0 || *text < '0' || *text > '9' || number < minimum || number > maximum ||
+        count == VAMPD_MAX_NUMBERS) {
+      return -1;
+    }
+    for (int i = 0; i < count; i++) {
+      if (numbers[i] == number) {
+        return -1;
+      }
+    }
+    numbers[count++] = (int)number;
+    if (*end != ',') {
+      return *end == '\0' ? count : -1;
+    }
+    text = end + 1;
+  }
+}
+
 static int set_switch(const char *value, bool *target, const char *source, struct vamp_error *error) {
   bool yes = strcmp(value, "yes") == 0 || strcmp(value, "true") == 0;
   if (!yes && strcmp(value, "no") != 0 && strcmp(value, "false") != 0) {
@@ -137,12 +166,20 @@ static int set_text(const struct vampd_option *option, const char *value, char *
 }
 
 static bool is_text(const struct vampd_option *option) {
-  return option->kind == TEXT || option->kind == LIST;
+  return option->kind == TEXT || option->kind == LIST || option->kind == NUMBERS;
 }
 
 int vampd_option_set(const struct vampd_option *option, const char *value, struct vampd_options *options,
                      const char *source, struct vamp_error *error) {
   void *target = (char *)options + option->offset;
+  int numbers[VAMPD_MAX_NUMBERS];
+  if (option->kind == NUMBERS &&
+      vampd_options_numbers(value, option->minimum, option->maximum, numbers) < 0) {
+    return vamp_fail(
+        error, VAMP_INVALID,
+        "%s takes \"all\" or different numbers from %d to %d with commas between, not \"%.80s\".", source,
+        option->minimum, option->maximum, value);
+  }
   if (is_text(option)) {
     return set_text(option, value, target, source, error);
   }

@@ -17,6 +17,7 @@
 
 #define VAMPD_VERSION "0.1.0"
 #define VAMPD_MAX_QUEUE 100000 /* the most that max-queue can be */
+#define VAMPD_MAX_NUMBERS 16
 
 /* Those marked * change at run time, by a reload; the others are what they were at the start. */
 struct vampd_options {
@@ -28,6 +29,7 @@ struct vampd_options {
   const char *model;        /* folder */
   const char *backend;      /* as in vamp/device.h */
   const char *precision;    /* "auto", or as in vamp/device.h */
+  const char *devices;      /* of the backend, see vampd_options_numbers */
   int threads;              /* of the CPU backend; 0: all cores */
   int workers;              /* threads that prepare and finish audio */
   const char *data_dir;     /* NULL: none */
@@ -44,7 +46,14 @@ struct vampd_options {
   const char *log_format; /* * "plain", "json" */
 };
 
-enum vampd_option_kind { VAMPD_OPTION_TEXT, VAMPD_OPTION_LIST, VAMPD_OPTION_NUMBER, VAMPD_OPTION_SWITCH };
+/* NUMBERS: "all", or different numbers with commas between them, VAMPD_MAX_NUMBERS at most. */
+enum vampd_option_kind {
+  VAMPD_OPTION_TEXT,
+  VAMPD_OPTION_LIST,
+  VAMPD_OPTION_NUMBERS,
+  VAMPD_OPTION_NUMBER,
+  VAMPD_OPTION_SWITCH,
+};
 
 struct vampd_option {
   const char *name; /* as a flag and in the file: "max-queue" */
@@ -60,7 +69,7 @@ struct vampd_option {
 };
 
 /* All rows, in the order of --help. */
-#define VAMPD_OPTION_COUNT 22
+#define VAMPD_OPTION_COUNT 23
 extern const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT];
 
 /* The number of the row with that name, of `length` bytes; a dash may be an underscore. -1: there is none. */
@@ -81,6 +90,9 @@ const char *vampd_option_value(const struct vampd_option *option, const struct v
 
 /* The text of --help: at most 48 lines of 80 columns. */
 void vampd_options_help(FILE *out);
+
+/* The numbers that a value of NUMBERS lists; 0 of them where it is "all". -1 where it is none. */
+int vampd_options_numbers(const char *text, int minimum, int maximum, int numbers[VAMPD_MAX_NUMBERS]);
 
 /* The precision and threads in the form a backend takes. */
 struct vamp_device_options vampd_options_device(const struct vampd_options *options);

@@ -367,18 +367,19 @@ static int place_of(const struct vampd_live *live) {
   return place;
 }
 
-/* Jobs in the loop share the device, so one is done when about all that are as far as it are done. */
+/* Jobs in the loop share the device, so one is done when about all that are as far as it are done. Several
+ * devices share the others' work, but not its own. */
 static double remaining_work(const struct vampd_live *live) {
   const struct vampd_house *house = live->house;
-  double own = live->cost * (1 - (double)live->progress), work = own, before = 0;
+  double own = live->cost * (1 - (double)live->progress), others = 0, before = 0;
   for (const struct vampd_live *at = house->running; at; at = at->next_running) {
     double left = at->cost * (1 - (double)at->progress);
-    work += at == live ? 0 : live->taken && left > own ? own : left;
+    others += at == live ? 0 : live->taken && left > own ? own : left;
   }
   if (!live->taken) {
     ahead_of(live, &before);
   }
-  return work + before;
+  return own + (others + before) / (house->limits.devices > 1 ? house->limits.devices : 1);
 }
 
 json_t *vampd_live_state_json(const struct vampd_live *live, double rate) {

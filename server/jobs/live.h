@@ -83,6 +83,7 @@ struct vampd_live {
 struct vampd_house_limits {
   int running;            /* jobs on their way at once, of all callers */
   int preparing;          /* of them, on a worker: interactive requests stand in the same line */
+  int devices;            /* that share the work; 0 stands for 1 */
   double running_seconds; /* of audio, of all; a caller who has none on its way may have one beyond both */
 };
 
@@ -125,7 +126,7 @@ struct vampd_live_facts {
   enum vampd_phase phase;
   float progress;
   int place;        /* jobs that are before it in the queue; -1 where it is not queued */
-  double remaining; /* work until it is done, its own and what goes before it */
+  double remaining; /* work of one device until it is done, its own and what goes before it */
   int attempts;
   bool cancelled;
 };

@@ -405,7 +405,8 @@ void vampd_runner_tick(struct vampd_runner *runner) {
 }
 
 double vampd_runner_backlog(struct vampd_runner *runner) {
-  double rate = vampd_metrics_rate(runner->parts.metrics);
+  const struct vampd_device_facts *facts = vampd_device_facts(runner->parts.device);
+  double rate = vampd_metrics_rate(runner->parts.metrics) * (facts ? facts->devices : 1);
   return rate > 0 ? vampd_house_work(runner->parts.house) / rate : 0;
 }
 

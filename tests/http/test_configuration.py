@@ -105,6 +105,8 @@ def test_every_option_is_on_the_page():
 @pytest.mark.parametrize("text,said", [
     ("max-queue = 5\nmax-que = 6\n", ":2: max-que"), ("port = eighty\n", ":1: port"), ("port 80\n", ":1: "),
     ("[vampd]\nport = 80\n", "section"), ("keys = nowhere.ini\n", "nowhere.ini"), ("host = 0.0.0.0\n", "--keys"),
+    ("devices = 0,0\n", ":1: devices"), ("devices = 1;2\n", ":1: devices"), ("devices = 64\n", ":1: devices"),
+    ("devices = all,1\n", ":1: devices"), ("devices =\n", ":1: devices"),
     ("cors-origins = example.org\n", "example.org"), ("model = /nowhere\n", "/nowhere"), ("port = 1\nport = 2\n", ":2: port"),
 ])
 def test_wrong_file(tmp_path, text, said):

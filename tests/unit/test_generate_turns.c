@@ -285,6 +285,42 @@ static void a_cancelled_job_leaves_at_the_next_step(void **state) {
   close_fixture(&f);
 }
 
+/* What is left to do falls by what each turn did, and with a job that leaves. */
+static void work_that_is_left_is_known(void **state) {
+  (void)state;
+  struct fixture f;
+  struct material m[2];
+  struct vamp_event event;
+  uint64_t id[2];
+  double whole = 0;
+  open_fixture(&f, VAMP_PRECISION_FP32, 2, NULL);
+  assert_true(vamp_loop_work(f.loop) <= 0);
+  for (int i = 0; i < 2; i++) {
+    make_material(&m[i], i, 60 + 40 * i);
+    assert_int_equal(vamp_loop_submit(f.loop, &m[i].job, &id[i], NULL), 0);
+    whole += vamp_job_cost(m[i].job.task, m[i].job.masks[0].frames, m[i].job.passes, &m[i].job.sampling);
+    assert_float_equal(vamp_loop_work(f.loop), whole, 1e-6 * whole);
+  }
+  struct vamp_loop_turn turn;
+  assert_int_equal(vamp_loop_step(f.loop, NULL), 1);
+  vamp_loop_last_turn(f.loop, &turn);
+  assert_true(turn.cost > 0);
+  assert_float_equal(vamp_loop_work(f.loop), whole - turn.cost, 1e-6 * whole);
+  vamp_loop_cancel(f.loop, id[1]);
+  assert_int_equal(vamp_loop_step(f.loop, NULL), 1);
+  assert_true(vamp_loop_work(f.loop) > 0 && vamp_loop_work(f.loop) < 0.6 * whole);
+  while (vamp_loop_jobs(f.loop) > 0) {
+    vamp_loop_step(f.loop, NULL);
+  }
+  while (vamp_loop_next_event(f.loop, &event)) {
+    vamp_result_free(event.result);
+  }
+  assert_true(vamp_loop_work(f.loop) <= 0);
+  free_material(&m[0]);
+  free_material(&m[1]);
+  close_fixture(&f);
+}
+
 static const struct vamp_operations *real_operations;
 static int embeds_refused;
 
@@ -481,6 +517,7 @@ int main(void) {
       cmocka_unit_test(a_long_job_is_not_starved_beside_another_client),
       cmocka_unit_test(level_clients_run_each_job_once_a_turn),
       cmocka_unit_test(a_cancelled_job_leaves_at_the_next_step),
+      cmocka_unit_test(work_that_is_left_is_known),
       cmocka_unit_test(a_device_lost_between_steps_is_lost),
       cmocka_unit_test(a_full_queue_refuses),
       cmocka_unit_test(bad_submissions_are_refused),

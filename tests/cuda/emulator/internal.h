@@ -174,6 +174,7 @@ struct emulator_work {
 EMULATOR_INSIDE cudaError_t emulator_enqueue(cudaStream_t stream, std::shared_ptr<emulator_work> work);
 /* Does everything that is queued anywhere. */
 EMULATOR_INSIDE cudaError_t emulator_drain(void);
+EMULATOR_INSIDE int emulator_devices(void);                    /* VAMP_EMULATOR_DEVICES, or 1 */
 EMULATOR_INSIDE cudaError_t emulator_error(cudaError_t error); /* remembers it for cudaGetLastError */
 EMULATOR_INSIDE void emulator_start(void);
 

@@ -202,7 +202,7 @@ static int attribute_value(cudaDeviceAttr attribute) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
-  if (device != 0) {
+  if (device < 0 || device >= emulator_devices()) {
     return emulator_error(cudaErrorInvalidDevice);
   }
   *value = attribute_value(attribute);
@@ -210,12 +210,13 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
-  if (device != 0) {
+  if (device < 0 || device >= emulator_devices()) {
     return emulator_error(cudaErrorInvalidDevice);
   }
   emulator_lock lock = emulator_api_lock();
   *properties = {};
-  snprintf(properties->name, sizeof properties->name, "emulated device");
+  bool other = getenv("VAMP_EMULATOR_MIXED") && device > 0; /* a machine with devices of several kinds */
+  snprintf(properties->name, sizeof properties->name, other ? "another emulated device" : "emulated device");
   properties->major = attribute_value(cudaDevAttrComputeCapabilityMajor);
   properties->minor = attribute_value(cudaDevAttrComputeCapabilityMinor);
   properties->totalGlobalMem = total_bytes;

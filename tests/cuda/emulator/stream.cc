@@ -9,6 +9,7 @@
 
 #include <list>
 #include <map>
+#include <thread>
 
 #include "internal.h"
 
@@ -19,7 +20,9 @@ typedef std::list<std::shared_ptr<emulator_work>> work_list;
 
 struct emulator_stream {
   work_list queue;
+  int device = 0;
   bool capturing = false;
+  std::thread::id capturer; /* captures are bound to a thread, whatever mode they ask for */
   work_list captured;
 };
 struct emulator_graph {
@@ -35,6 +38,7 @@ static emulator_stream *default_stream;
 static std::map<const void *, size_t> *shared_allowed; /* by kernel */
 static cudaError_t last_error, sticky_error;
 static bool draining;
+static thread_local int current_device;
 
 emulator_lock emulator_api_lock(void) {
   static std::recursive_mutex mutex;
@@ -82,6 +86,11 @@ cudaError_t emulator_drain(void) {
 }
 
 cudaError_t emulator_enqueue(cudaStream_t stream, std::shared_ptr<emulator_work> work) {
+  if (stream && stream->device != current_device) {
+    fprintf(stderr, "emulator: work for a stream of device %d while device %d is current\n", stream->device,
+            current_device);
+    return emulator_error(cudaErrorInvalidResourceHandle);
+  }
   stream = stream ? stream : default_stream;
   if (sticky_error != cudaSuccess) {
     return emulator_error(sticky_error);
@@ -97,6 +106,7 @@ cudaError_t emulator_enqueue(cudaStream_t stream, std::shared_ptr<emulator_work>
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
   emulator_lock lock = emulator_api_lock();
   *stream = new emulator_stream;
+  (*stream)->device = current_device;
   streams->push_back(*stream);
   return cudaSuccess;
 }
@@ -117,10 +127,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return status;
 }
 
-/* A capture forbids to wait, for what it would wait for does not run. */
+/* A capture forbids its thread to wait, for what it would wait for does not run. */
 static cudaError_t wait_all(void) {
   for (emulator_stream *stream : *streams) {
-    if (stream->capturing) {
+    if (stream->capturing && stream->capturer == std::this_thread::get_id()) {
       return emulator_error(cudaErrorStreamCaptureInvalidated);
     }
   }
@@ -369,6 +379,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
     return emulator_error(cudaErrorInvalidValue);
   }
   stream->capturing = true;
+  stream->capturer = std::this_thread::get_id();
   stream->captured.clear();
   return cudaSuccess;
 }
@@ -448,17 +459,28 @@ cudaError_t cudaDeviceReset(void) {
   return cudaSuccess;
 }
 
+/* Several devices are one memory and one machine behind several numbers. */
+int emulator_devices(void) {
+  const char *text = getenv("VAMP_EMULATOR_DEVICES");
+  int count = text ? atoi(text) : 1;
+  return count < 1 ? 1 : count;
+}
+
 cudaError_t cudaGetDeviceCount(int *count) {
-  *count = 1;
+  *count = emulator_devices();
   return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device) {
-  return device == 0 ? cudaSuccess : emulator_error(cudaErrorInvalidDevice);
+  if (device < 0 || device >= emulator_devices()) {
+    return emulator_error(cudaErrorInvalidDevice);
+  }
+  current_device = device;
+  return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int *device) {
-  *device = 0;
+  *device = current_device;
   return cudaSuccess;
 }
 
