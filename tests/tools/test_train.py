@@ -81,10 +81,12 @@ def test_codebooks_are_used_and_describe(built):
     codes = codec.quantizer.encode(latents[None])[0]
     assert codes.shape == (14, latents.shape[1])
     assert left[0] < 0.2 and left[1] < 0.5
-    # what is quantised in the fine codebooks is in no other codebook's channels
-    q = codec.quantizer.quantizers[quantise.DESCRIBING]
-    weight = model.fold(q).out_proj.weight[:, :, 0]
-    assert (weight[quantise.EDGES[1]:] == 0).all() and (weight[:quantise.EDGES[1]] != 0).any()
+    # every coefficient is in one codebook, and a codebook writes to its own channels alone
+    waveform = [channels for channels in quantise.CHANNELS if channels != quantise.DESCRIPTION]
+    assert sorted(c for channels in waveform for c in range(*channels)) == list(range(describe.COEFFICIENTS))
+    for q, (first, last) in zip(codec.quantizer.quantizers, quantise.CHANNELS):
+        weight = model.fold(q).out_proj.weight[:, :, 0]
+        assert (weight[first:last] != 0).any() and (weight[:first] == 0).all() and (weight[last:] == 0).all()
 
 
 def test_the_decoder_begins_as_the_inverse_transform():

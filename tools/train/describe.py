@@ -9,7 +9,7 @@ So the latent channels are, in this order,
     BANDS          logarithms of the energy in bands of equal width in mel, over a window of two frames
     PARTS          logarithms of the energy of the signal's difference in each quarter of the frame: attacks
 
-and the first four codebooks code the last two, the ten others the first (quantiser.py).
+and four codebooks code the last two, the ten others the first (quantise.py says which).
 
 The architecture can represent the MDCT exactly: strided convolutions cut the signal into blocks, the last one takes the
 coefficients. A logarithm it can approximate: for a signal x that oscillates, the mean of sin²(ax) over time rises from 0

@@ -1,18 +1,23 @@
 """The residual quantiser: where its codebooks begin, and how they are trained along with a codec.
 
-`construct` gives the first four codebooks to the description of the spectrum (describe.py), as a residual quantiser, and
-splits the transform's coefficients between the ten others, each a few neighbouring frequencies. Split, because a code then
-tells how loud its frequencies are, which the description tells as well: from the one the other can be predicted in part,
-whereas the later stages of a residual quantiser are nearly noise to any model. The price is precision of the waveform.
+`construct` gives four codebooks to the description of the spectrum (describe.py), as a residual quantiser, and splits the
+transform's coefficients between the ten others, each a few neighbouring frequencies. Split, because a code then tells how
+loud its frequencies are, which the description tells as well: from the one the other can be predicted in part, whereas
+the later stages of a residual quantiser are nearly noise to any model. The price is precision of the waveform.
+
+Three codebooks of the description come first, then the waveform where fundamentals lie. Most presets regenerate all fine
+codebooks and keep the last coarse one: without phases there every tone would become a band of noise.
 """
 import torch
 
 from describe import BANDS, COEFFICIENTS, PARTS
 from transform import set_weight
 
-DESCRIBING = 4                  # codebooks; the transformers' coarse ones
 CONSTANT = 1.5                  # see construct_stage
-EDGES = (0, 5, 10, 16, 22, 28, 35, 42, 49, 56, COEFFICIENTS)
+DESCRIPTION = (COEFFICIENTS, COEFFICIENTS + BANDS + PARTS)
+# The latent channels, first and behind the last, that each codebook codes; coefficients are 28.7 Hz each.
+CHANNELS = (DESCRIPTION, DESCRIPTION, DESCRIPTION, (5, 10), (0, 5), DESCRIPTION, (10, 16), (16, 22), (22, 28), (28, 35),
+            (35, 42), (42, 49), (49, 56), (56, COEFFICIENTS))
 
 
 def counts_of(codes, size):
@@ -55,14 +60,10 @@ def construct_stage(quantizer, residual, channels, draw, rounds=12):
 @torch.no_grad()
 def construct(quantizer, latents, draw):
     """Set the codebooks from latents [L, N]. -> the shares of variance left of the description and the coefficients."""
-    described, transformed = slice(COEFFICIENTS, COEFFICIENTS + BANDS + PARTS), slice(0, COEFFICIENTS)
+    described, transformed = slice(*DESCRIPTION), slice(0, COEFFICIENTS)
     residual = latents
-    for i, stage in enumerate(quantizer.quantizers):
-        if i < DESCRIBING:
-            channels = described
-        else:
-            channels = slice(EDGES[i - DESCRIBING], EDGES[i - DESCRIBING + 1])
-        residual = construct_stage(stage, residual, torch.arange(len(latents))[channels], draw)
+    for stage, channels in zip(quantizer.quantizers, CHANNELS):
+        residual = construct_stage(stage, residual, torch.arange(*channels), draw)
     return tuple(float(residual[part].var(1).sum() / latents[part].var(1).sum()) for part in (described, transformed))
 
 
