@@ -474,7 +474,7 @@ int vamp_config_named(const char *name, struct vamp_model_config *config, struct
   }
   struct vamp_model_config made = {
       .codec = {.sample_rate = 44100,
-                .encoder_dim = official ? 64 : 16,
+                .encoder_dim = official ? 64 : 12,
                 .encoder_rate_count = 4,
                 .encoder_rates = {2, 6, 8, 8},
                 .decoder_dim = official ? 1536 : 256,
@@ -483,8 +483,8 @@ int vamp_config_named(const char *name, struct vamp_model_config *config, struct
                 .n_codebooks = 14,
                 .codebook_size = 1024,
                 .codebook_dim = 8},
-      .coarse = official ? transformer(4, 0, 20, 20, 1280) : transformer(4, 0, 6, 4, 256),
-      .fine = official ? transformer(14, 4, 16, 20, 1280) : transformer(14, 4, 4, 4, 256),
+      .coarse = official ? transformer(4, 0, 20, 20, 1280) : transformer(4, 0, 4, 3, 192),
+      .fine = official ? transformer(14, 4, 16, 20, 1280) : transformer(14, 4, 3, 3, 192),
   };
   snprintf(made.name, sizeof made.name, "%s", name);
   int status = vamp_config_check(&made, error);
