@@ -5,8 +5,9 @@ transform's coefficients between the ten others, each a few neighbouring frequen
 loud its frequencies are, which the description tells as well: from the one the other can be predicted in part, whereas
 the later stages of a residual quantiser are nearly noise to any model. The price is precision of the waveform.
 
-Three codebooks of the description come first, then the waveform where fundamentals lie. Most presets regenerate all fine
-codebooks and keep the last coarse one: without phases there every tone would become a band of noise.
+Two codebooks of the description come first, then the waveform of the bass and of the fundamentals above it. Most presets
+regenerate all fine codebooks and keep the last coarse one: without phases there every tone would become a band of noise.
+And what is loud in the waveform tells much of the description, so the coarse transformer has less to guess.
 """
 import torch
 
@@ -16,7 +17,7 @@ from transform import set_weight
 CONSTANT = 1.5                  # see construct_stage
 DESCRIPTION = (COEFFICIENTS, COEFFICIENTS + BANDS + PARTS)
 # The latent channels, first and behind the last, that each codebook codes; coefficients are 28.7 Hz each.
-CHANNELS = (DESCRIPTION, DESCRIPTION, DESCRIPTION, (5, 10), (0, 5), DESCRIPTION, (10, 16), (16, 22), (22, 28), (28, 35),
+CHANNELS = (DESCRIPTION, DESCRIPTION, (0, 5), (5, 10), DESCRIPTION, DESCRIPTION, (10, 16), (16, 22), (22, 28), (28, 35),
             (35, 42), (42, 49), (49, 56), (56, COEFFICIENTS))
 
 
