@@ -206,8 +206,8 @@ PYTEST := VAMP_BACKEND=cpu VAMP_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECOD
 pytest: build cuda-emulated ## tests of the command line, of HTTP, of tools, of backends, and parity
 	$(PYTEST) tests
 
-train-smoke: ## the training pipeline on a minute of audio (needs PyTorch and what tools/train/data names)
-	VAMP_TRAIN_SMOKE=1 $(PYTEST) tests/tools/test_train.py
+train-smoke: build ## the training tools and their whole pipeline on a minute of audio (needs PyTorch)
+	VAMP_TRAIN_SMOKE=1 $(PYTEST) --durations=5 tests/tools/test_train.py
 
 # One after the other, so that a failure stands at the end of the log.
 check: ## every test; tools/bootstrap check installs what they need

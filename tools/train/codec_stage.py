@@ -41,7 +41,7 @@ def construct(codec, crops_of, batches, seed):
     """Encoder, codebooks and the decoder's start from music alone. crops_of(number, stage) -> [B, n]."""
     coefficients, rate = describe.COEFFICIENTS, codec.sample_rate
     description = describe.Description(codec.hop, rate)
-    some = torch.cat([crops_of(i, 5) for i in range(max(4, batches // 5))])
+    some = torch.cat([crops_of(i, 5) for i in range(max(2, batches // 5))])
     left = describe.construct(codec.encoder, some, description, rate, seed)
     log(f"the encoder's description: {100 * left:.1f} % of the variance is missing")
     levels = description(some)[:, :describe.BANDS]
@@ -79,7 +79,7 @@ def train(arguments, dims, steps):
     if arguments.adversarial < steps:
         adversary = Adversary(arguments, schedule.extra.get("adversary"))
     heldout, heldout_pieces = load_audio(arguments.data, "heldout")
-    probe = augment.crops(heldout, heldout_pieces, 12, 48 * codec.hop, generator(0, 0, 7)).to(device)
+    probe = augment.crops(heldout, heldout_pieces, arguments.probe_crops, 48 * codec.hop, generator(0, 0, 7)).to(device)
     encoder, decoder = compiled(arguments, codec.encoder), compiled(arguments, codec.decoder)
     codebooks = len(codec.quantizer.quantizers)
 

@@ -9,7 +9,6 @@ import time
 import numpy as np
 import torch
 
-CHECKPOINT_SECONDS = 240
 # since PyTorch 2.6 a file that may hold more than tensors must be asked for
 ANY = {"weights_only": False} if torch.__version__ >= "2" else {}
 WARM_UP = 100                                                 # steps to reach the full learning rate
@@ -72,6 +71,7 @@ class Schedule:
         self.path = os.path.join(arguments.out, stage + ".pt")
         self.module, self.optimiser, self.steps, self.rate = module, optimiser, steps, rate
         self.step, self.sums, self.every, self.extra = 0, {}, arguments.log_every, {}
+        self.save_every = arguments.checkpoint_seconds
         self.saved = self.told = time.monotonic()
         if os.path.exists(self.path):
             state = torch.load(self.path, map_location="cpu", **ANY)
@@ -98,7 +98,7 @@ class Schedule:
                 group["lr"] = rate * group["scale"]
             yield self.step
             self.step += 1
-            if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - self.saved > self.save_every:
                 self.save()
         self.save()
 

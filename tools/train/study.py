@@ -102,8 +102,15 @@ def spearman(x, y):
     return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
 
 
-def run(program, model, clips, folder, distance, read_audio, seed=1, workers=2):
-    """clips: {name: path of a WAV file} -> {curve: [(value, {measure: [one a clip]})]}"""
+def spread(points, most):
+    """`most` of the points, the first and the last among them; all where there are no more."""
+    if len(points) <= most:
+        return points
+    return [points[i * (len(points) - 1) // (most - 1)] for i in range(most)]
+
+
+def run(program, model, clips, folder, distance, read_audio, seed=1, workers=2, most=1000):
+    """clips: {name: path of a WAV file} -> {curve: [(value, {measure: [one a clip]})]}, at most so many points a curve"""
     sources, plain, codes, quiet = [], {}, {}, {"stdout": subprocess.DEVNULL, "check": True}
     common = ["-m", model, "--precision", "fp32", "--threads", "1"]
     for name, path in clips.items():
@@ -133,7 +140,8 @@ def run(program, model, clips, folder, distance, read_audio, seed=1, workers=2):
         shutil.rmtree(out)
         return values
 
-    points = [(curve, value, options) for curve, some in settings().items() for value, options in some]
+    points = [(curve, value, options) for curve, some in settings().items()
+              for value, options in spread(some, most)]
     curves = {}
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         results = pool.map(measure, [(number, options) for number, (*_, options) in enumerate(points)])

@@ -237,7 +237,7 @@ def train(arguments, stage, dims, steps, frames, batch):
         transformer.eval()
         draw, bits = generator(0, 0, 6), []
         with torch.no_grad():
-            for _ in range(12):
+            for _ in range(arguments.probe_batches):
                 tokens = token_crops(data["heldout"], 2, min(frames, 288), codebooks, draw)
                 mask = torch.rand(tokens.shape, generator=draw) < 0.5
                 mask[:, :first] = False
