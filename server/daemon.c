@@ -263,6 +263,7 @@ static void tick(struct vampd *daemon) {
   if (!daemon->ready) {
     return;
   }
+  vampd_decoder_reap(daemon->decoder);
   vampd_runner_tick(daemon->runner);
   if (vampd_now() - daemon->retained > RETENTION_SECONDS && !daemon->retaining) {
     daemon->retained = vampd_now();

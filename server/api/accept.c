@@ -19,12 +19,11 @@ static int refuse(struct vampd_exchange *exchange, const struct vamp_error *erro
   return error->status;
 }
 
-/* Whether the queue has room for so many more. */
-static int check_queue(struct vampd_exchange *exchange, int jobs) {
+/* Takes places in the queue for so many more. */
+static int take_places(struct vampd_exchange *exchange, int jobs) {
   struct vampd *daemon = exchange->daemon;
   int queued, running, most = exchange->settings->options.max_jobs_queued;
-  vampd_house_count(daemon->house, &queued, &running);
-  if (queued + jobs <= most) {
+  if (vampd_house_expect(daemon->house, jobs, most, &queued, &running)) {
     return VAMP_OK;
   }
   if (jobs > most) {
@@ -43,11 +42,12 @@ static int check_queue(struct vampd_exchange *exchange, int jobs) {
 int vampd_acceptance_begin(struct vampd_exchange *exchange, const struct vampd_device_facts *facts, int clips,
                            int jobs, struct vampd_acceptance *acceptance) {
   struct vamp_error error = {0};
-  int status = check_queue(exchange, jobs);
+  int status = take_places(exchange, jobs);
   if (status != VAMP_OK) {
     return status;
   }
-  *acceptance = (struct vampd_acceptance){.facts = facts, .clip_room = clips, .job_room = jobs};
+  *acceptance = (struct vampd_acceptance){
+      .facts = facts, .house = exchange->daemon->house, .places = jobs, .clip_room = clips, .job_room = jobs};
   acceptance->clips = calloc((size_t)clips, sizeof *acceptance->clips);
   acceptance->clip_reserves = calloc((size_t)clips, sizeof *acceptance->clip_reserves);
   acceptance->jobs = calloc((size_t)jobs, sizeof *acceptance->jobs);
@@ -62,6 +62,9 @@ int vampd_acceptance_begin(struct vampd_exchange *exchange, const struct vampd_d
 void vampd_acceptance_end(struct vampd_acceptance *acceptance) {
   for (int i = 0; i < acceptance->job_count; i++) {
     vampd_store_job_free(&acceptance->jobs[i]);
+  }
+  if (acceptance->places > 0) {
+    vampd_house_expect_no_more(acceptance->house, acceptance->places);
   }
   free(acceptance->clips);
   free(acceptance->clip_reserves);
@@ -149,6 +152,7 @@ int vampd_acceptance_commit(struct vampd_exchange *exchange, struct vampd_accept
     return refuse(exchange, &error);
   }
   /* From here on they are accepted: what cannot enter the queue now enters it at the next start. */
+  acceptance->places -= count;
   if (vampd_runner_enter(daemon->runner, acceptance->jobs, acceptance->costs, count, exchange->caller,
                          &error) != VAMP_OK) {
     vampd_log("error: accepted jobs wait for a restart: %s", error.message);

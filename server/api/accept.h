@@ -12,6 +12,8 @@
 
 struct vampd_acceptance {
   const struct vampd_device_facts *facts;
+  struct vampd_house *house;
+  int places; /* kept in its queue for jobs that have not entered it */
   int clip_count, clip_room, job_count, job_room;
   struct vampd_store_input *clips; /* their bytes are lent */
   int64_t *clip_reserves;          /* bytes that a result takes */
@@ -23,7 +25,8 @@ struct vampd_acceptance {
   size_t params; /* bytes, of all jobs */
 };
 
-/* Makes room. 503 where the daemon has no store; 429 where the queue has no room for so many. */
+/* Makes room, and takes places in the queue, which vampd_acceptance_end gives back where the jobs do not
+ * come; 429 where it has none for so many. */
 int vampd_acceptance_begin(struct vampd_exchange *exchange, const struct vampd_device_facts *facts, int clips,
                            int jobs, struct vampd_acceptance *acceptance);
 

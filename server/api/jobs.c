@@ -129,8 +129,7 @@ void vampd_handle_job_delete(struct vampd_exchange *exchange) {
     vampd_exchange_finish(exchange);
     return;
   }
-  if (job.state == VAMPD_STATE_QUEUED &&
-      vampd_runner_cancel(daemon->runner, job.id) != VAMPD_CANCEL_UNKNOWN) {
+  if (job.state == VAMPD_STATE_QUEUED && vampd_runner_cancel(daemon->runner, &job, 1) > 0) {
     vampd_store_job_free(&job);
     if (vampd_lookup_job(exchange, &job) == VAMP_OK) {
       vampd_answer_json(&exchange->answer, 202, vampd_live_document(daemon, &job));

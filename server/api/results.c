@@ -86,17 +86,13 @@ void vampd_handle_job_tokens(struct vampd_exchange *exchange) {
 
 static void send_picture(struct vampd_exchange *exchange, enum vamp_picture_format format) {
   struct vampd *daemon = exchange->daemon;
-  const struct vampd_device_facts *facts = vampd_device_facts(daemon->device);
   struct vampd_store_job job = {0};
   struct vamp_error error = {0};
   bool png = format == VAMP_PICTURE_PNG;
-  if (!facts) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_READY, NULL, "The model is still loading.");
-  } else if (vampd_lookup_result(exchange, &job) == VAMP_OK) {
+  if (vampd_lookup_result(exchange, &job) == VAMP_OK) {
     int file = -1;
     int64_t size = 0;
-    int status = vampd_result_picture(daemon->store, daemon->decoder, &facts->model, &job, format, &file,
-                                      &size, &error);
+    int status = vampd_result_picture(daemon->store, daemon->decoder, &job, format, &file, &size, &error);
     send_file(exchange, status, file, size, png ? "image/png" : "image/svg+xml",
               png ? "mask.png" : "mask.svg", png ? "mask.png" : "mask.svg", &error);
   }

@@ -207,16 +207,6 @@ void vampd_handle_sweep(struct vampd_exchange *exchange) {
   vampd_exchange_finish(exchange);
 }
 
-static json_t *brief(struct vampd *daemon, struct vampd_store_sweep *row) {
-  struct vampd_sweep sweep = {0};
-  json_t *document = NULL;
-  if (vampd_sweep_read(daemon->store, row, &sweep, NULL) == VAMP_OK) {
-    document = vampd_sweep_document(&sweep, daemon->house, vampd_metrics_rate(daemon->metrics), true);
-  }
-  vampd_sweep_free(&sweep);
-  return document;
-}
-
 void vampd_handle_sweeps(struct vampd_exchange *exchange) {
   struct vampd *daemon = exchange->daemon;
   struct vampd_store_sweep *sweeps = NULL;
@@ -237,10 +227,9 @@ void vampd_handle_sweeps(struct vampd_exchange *exchange) {
   json_t *list = json_array(), *document = json_pack("{s:o}", "sweeps", list);
   int64_t last = count > 0 ? sweeps[count - 1].number : 0;
   for (int i = 0; i < count; i++) {
-    json_t *sweep = brief(daemon, &sweeps[i]);
-    if (sweep) { /* it may have been forgotten just now */
-      json_array_append_new(list, sweep);
-    }
+    const struct vampd_sweep sweep = {.row = sweeps[i]};
+    json_array_append_new(
+        list, vampd_sweep_document(&sweep, daemon->house, vampd_metrics_rate(daemon->metrics), true));
     vampd_store_sweep_free(&sweeps[i]);
   }
   free(sweeps);
@@ -279,7 +268,6 @@ static bool is_given_up(void *exchange) {
 
 static void send_archive(struct vampd_exchange *exchange, const struct vampd_sweep *sweep) {
   struct vampd *daemon = exchange->daemon;
-  const struct vampd_device_facts *facts = vampd_device_facts(daemon->device);
   struct vamp_error error = {0};
   int file = -1;
   int64_t size = 0;
@@ -289,10 +277,8 @@ static void send_archive(struct vampd_exchange *exchange, const struct vampd_swe
         "The sweep is not finished; GET /v1/sweeps/%s says how far it is, and table.csv has the "
         "points that are done.",
         sweep->row.id);
-  } else if (!facts) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_READY, NULL, "The model is still loading.");
-  } else if (vampd_sweep_archive(daemon->store, daemon->decoder, &facts->model, sweep, is_given_up, exchange,
-                                 &file, &size, &error) != VAMP_OK) {
+  } else if (vampd_sweep_archive(daemon->store, daemon->decoder, sweep, is_given_up, exchange, &file, &size,
+                                 &error) != VAMP_OK) {
     /* VAMP_INVALID: it has been forgotten meanwhile */
     vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_NOT_FOUND);
   } else {
@@ -316,30 +302,35 @@ void vampd_handle_sweep_archive(struct vampd_exchange *exchange) {
 /* ---- the end
  * ------------------------------------------------------------------------------------------------------ */
 
-void vampd_handle_sweep_delete(struct vampd_exchange *exchange) {
-  struct vampd *daemon = exchange->daemon;
-  struct vampd_sweep sweep = {0};
+static void forget(struct vampd_task *task) {
+  struct vampd_exchange *exchange = (struct vampd_exchange *)task;
   struct vamp_error error = {0};
-  if (read_sweep(exchange, &sweep) != VAMP_OK) {
-    vampd_exchange_finish(exchange);
-    return;
-  }
-  if (!vampd_sweep_finished(&sweep)) {
-    /* From the last to the first: so none of them begins while the others are cancelled. */
-    for (int i = sweep.count - 1; i >= 0; i--) {
-      if (sweep.jobs[i].state == VAMPD_STATE_QUEUED) {
-        vampd_runner_cancel(daemon->runner, sweep.jobs[i].id);
-      }
-    }
-    vampd_sweep_free(&sweep);
-    if (read_sweep(exchange, &sweep) == VAMP_OK) {
-      answer_sweep(exchange, 202, &sweep);
-    }
-  } else if (vampd_store_forget_sweep(daemon->store, sweep.row.id, &error) == VAMP_OK) {
+  if (vampd_store_forget_sweep(exchange->daemon->store, exchange->target, &error) == VAMP_OK) {
     vampd_answer_bytes(&exchange->answer, 204, NULL, NULL, 0);
   } else {
     /* VAMP_INVALID: it has been forgotten meanwhile */
     vampd_answer_error(&exchange->answer, &error, VAMPD_PROBLEM_NOT_FOUND);
+  }
+  vampd_exchange_finish(exchange);
+}
+
+/* Cancelling must not wait for an archive that is being packed; removing thousands of files may. */
+void vampd_handle_sweep_delete(struct vampd_exchange *exchange) {
+  struct vampd *daemon = exchange->daemon;
+  struct vampd_sweep sweep = {0};
+  int status = read_sweep(exchange, &sweep);
+  if (status == VAMP_OK && vampd_sweep_finished(&sweep)) {
+    vampd_sweep_free(&sweep);
+    exchange->task.run = forget;
+    vampd_work_push(daemon->chores, &exchange->task, false);
+    return;
+  }
+  if (status == VAMP_OK) {
+    vampd_runner_cancel(daemon->runner, sweep.jobs, sweep.count);
+    vampd_sweep_free(&sweep);
+    if (read_sweep(exchange, &sweep) == VAMP_OK) {
+      answer_sweep(exchange, 202, &sweep);
+    }
   }
   vampd_sweep_free(&sweep);
   vampd_exchange_finish(exchange);

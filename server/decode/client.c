@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -191,6 +192,28 @@ void vampd_decoder_stop(struct vampd_decoder *decoder) {
   pthread_cond_destroy(&decoder->left);
   pthread_mutex_destroy(&decoder->mutex);
   free(decoder);
+}
+
+/* Whether the children of processes that died become this one's. */
+static bool adopts_orphans(void) {
+  int reaper = 0;
+  return getpid() == 1 || (prctl(PR_GET_CHILD_SUBREAPER, &reaper) == 0 && reaper != 0);
+}
+
+void vampd_decoder_reap(struct vampd_decoder *decoder) {
+  siginfo_t child = {0};
+  if (!adopts_orphans() || pthread_mutex_trylock(&decoder->mutex) != 0) {
+    return; /* who holds the mutex may be starting a decoder, and waits for it itself */
+  }
+  while (waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT) == 0 && child.si_pid != 0) {
+    if (decoder->socket >= 0 && child.si_pid == decoder->process) {
+      end_process(decoder);
+    } else {
+      waitpid(child.si_pid, NULL, 0);
+    }
+    child.si_pid = 0;
+  }
+  pthread_mutex_unlock(&decoder->mutex);
 }
 
 struct vampd_decoder_facts vampd_decoder_facts(struct vampd_decoder *decoder) {

@@ -54,6 +54,12 @@ int vampd_decoder_read(struct vampd_decoder *decoder, const void *data, size_t s
 
 #define VAMPD_DECODER_CLIPS 64 /* decoded at once */
 
+/* Takes leave of children that are dead: of the decoder (the next clip starts another), and of those that are
+ * nobody's any more, which come to a process 1, as in a container, and to a subreaper. Of nobody's else: does
+ * nothing where this process is neither. For the thread that does what is due, once all that forks and waits
+ * on its own (drivers of a device) has started. Does not wait. */
+void vampd_decoder_reap(struct vampd_decoder *decoder);
+
 /* Of the decoder that runs now. */
 struct vampd_decoder_facts vampd_decoder_facts(struct vampd_decoder *decoder);
 

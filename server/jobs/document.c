@@ -8,8 +8,6 @@
 #include "server/http/json.h"
 #include "vamp/request.h"
 
-#define LONG_PARAMS ((size_t)8 << 10) /* bytes; an event has to fit VAMPD_STREAM_CAPACITY */
-
 json_t *vampd_time_json(int64_t milliseconds) {
   if (milliseconds <= 0) {
     return json_null();
@@ -99,7 +97,7 @@ json_t *vampd_job_document(const struct vampd_store_job *job, const struct vampd
 }
 
 void vampd_job_shorten(json_t *document, const struct vampd_store_job *job) {
-  if (job->params && strlen(job->params) > LONG_PARAMS) {
+  if (job->params && strlen(job->params) > VAMPD_LONG_JSON) {
     json_t *sweep = json_object_get(document, "sweep");
     json_object_set_new(document, "params", json_object());
     if (sweep) {

@@ -12,6 +12,8 @@
 #include "server/store/store.h"
 #include "vamp/config.h"
 
+#define VAMPD_LONG_JSON ((size_t)8 << 10) /* bytes; an event has to fit VAMPD_STREAM_CAPACITY */
+
 /* From the store's row and, where the job is in the house, what is known there (NULL otherwise). `rate`: the
  * device's work a second, 0 where unknown. New reference; NULL when out of memory. */
 json_t *vampd_job_document(const struct vampd_store_job *job, const struct vampd_live_facts *facts,

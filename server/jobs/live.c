@@ -26,9 +26,10 @@ struct vampd_house {
   struct vampd_house_limits limits;
   struct vampd_live *buckets[BUCKETS];
   struct vampd_queue *queues; /* as many as there are callers: never removed */
-  struct vampd_live_input *inputs;
+  struct vampd_live_input *inputs[BUCKETS];
   struct vampd_live *running; /* taken and not ended */
   int waiting_count, running_count, preparing_count;
+  int expected; /* that have a place and are not in the queue yet */
   double running_seconds;
 };
 
@@ -65,17 +66,17 @@ void vampd_house_free(struct vampd_house *house) {
       house->buckets[i] = live->next_same_hash;
       free_live(live);
     }
+    while (house->inputs[i]) {
+      struct vampd_live_input *input = house->inputs[i];
+      house->inputs[i] = input->next;
+      free(input->codes);
+      free(input);
+    }
   }
   while (house->queues) {
     struct vampd_queue *queue = house->queues;
     house->queues = queue->next;
     free(queue);
-  }
-  while (house->inputs) {
-    struct vampd_live_input *input = house->inputs;
-    house->inputs = input->next;
-    free(input->codes);
-    free(input);
   }
   pthread_mutex_destroy(&house->mutex);
   free(house);
@@ -95,13 +96,13 @@ void vampd_house_unlock(struct vampd_house *house) {
   pthread_mutex_unlock(&house->mutex);
 }
 
-static struct vampd_live **bucket_of(struct vampd_house *house, const char *id) {
+static size_t bucket_of(const char *id) {
   char digits[4] = {id[0], id[1], id[2], '\0'};
-  return &house->buckets[strtoul(digits, NULL, 16) % BUCKETS];
+  return strtoul(digits, NULL, 16) % BUCKETS;
 }
 
 struct vampd_live *vampd_house_find(struct vampd_house *house, const char *id) {
-  struct vampd_live *live = *bucket_of(house, id);
+  struct vampd_live *live = house->buckets[bucket_of(id)];
   while (live && strcmp(live->id, id) != 0) {
     live = live->next_same_hash;
   }
@@ -124,14 +125,14 @@ static struct vampd_queue *queue_of(struct vampd_house *house, struct vampd_call
 }
 
 static struct vampd_live_input *input_of(struct vampd_house *house, const char *id) {
-  struct vampd_live_input *input = house->inputs;
+  struct vampd_live_input **bucket = &house->inputs[bucket_of(id)], *input = *bucket;
   while (input && strcmp(input->id, id) != 0) {
     input = input->next;
   }
   if (!input && (input = calloc(1, sizeof *input)) != NULL) {
     memcpy(input->id, id, sizeof input->id);
-    input->next = house->inputs;
-    house->inputs = input;
+    input->next = *bucket;
+    *bucket = input;
   }
   return input;
 }
@@ -140,7 +141,7 @@ static void leave_input(struct vampd_house *house, struct vampd_live_input *inpu
   if (--input->jobs > 0) {
     return;
   }
-  struct vampd_live_input **at = &house->inputs;
+  struct vampd_live_input **at = &house->inputs[bucket_of(input->id)];
   while (*at != input) {
     at = &(*at)->next;
   }
@@ -194,17 +195,34 @@ static int enter(struct vampd_house *house, const struct vampd_store_job *job, d
   live->queue = queue;
   live->input = input;
   input->jobs++;
-  struct vampd_live **bucket = bucket_of(house, live->id);
+  struct vampd_live **bucket = &house->buckets[bucket_of(live->id)];
   live->next_same_hash = *bucket;
   *bucket = live;
   link_into_queue(live, false);
   return VAMP_OK;
 }
 
+bool vampd_house_expect(struct vampd_house *house, int count, int most, int *queued, int *running) {
+  vampd_house_lock(house);
+  *queued = house->waiting_count + house->expected;
+  *running = house->running_count;
+  bool room = count <= most - *queued;
+  house->expected += room ? count : 0;
+  vampd_house_unlock(house);
+  return room;
+}
+
+void vampd_house_expect_no_more(struct vampd_house *house, int count) {
+  vampd_house_lock(house);
+  house->expected -= count;
+  vampd_house_unlock(house);
+}
+
 int vampd_house_enter(struct vampd_house *house, const struct vampd_store_job *jobs, const double *costs,
-                      int count, struct vampd_caller *caller, struct vamp_error *error) {
+                      int count, bool expected, struct vampd_caller *caller, struct vamp_error *error) {
   int status = VAMP_OK;
   vampd_house_lock(house);
+  house->expected -= expected ? count : 0;
   for (int i = 0; i < count && status == VAMP_OK; i++) {
     status = enter(house, &jobs[i], costs[i], caller, error);
   }
@@ -324,7 +342,7 @@ void vampd_house_leave(struct vampd_live *live, const char *event, json_t *data)
   end_running(live);
   house->preparing_count -= live->phase == VAMPD_PHASE_PREPARING;
   leave_input(house, live->input);
-  struct vampd_live **at = bucket_of(house, live->id);
+  struct vampd_live **at = &house->buckets[bucket_of(live->id)];
   while (*at != live) {
     at = &(*at)->next_same_hash;
   }
@@ -355,10 +373,14 @@ static int ahead_of(const struct vampd_live *live, double *work) {
   return ahead;
 }
 
-/* Of the jobs that wait, how many go before: those of its own queue, and of each other queue as many. */
-static int place_of(const struct vampd_live *live) {
-  double work;
-  int ahead = ahead_of(live, &work), place = ahead;
+/* Of the jobs that wait, how many go before: those of its own queue, whose work is *work, and of each other
+ * queue as many. -1 where it does not wait. */
+static int place_of(const struct vampd_live *live, double *work) {
+  *work = 0;
+  if (live->taken) {
+    return -1;
+  }
+  int ahead = ahead_of(live, work), place = ahead;
   for (const struct vampd_queue *queue = live->house->queues; queue; queue = queue->next) {
     if (queue != live->queue) {
       place += queue->waiting < ahead ? queue->waiting : ahead;
@@ -368,16 +390,13 @@ static int place_of(const struct vampd_live *live) {
 }
 
 /* Jobs in the loop share the device, so one is done when about all that are as far as it are done. Several
- * devices share the others' work, but not its own. */
-static double remaining_work(const struct vampd_live *live) {
+ * devices share the others' work, but not its own. `before`: the work of those that wait before it. */
+static double remaining_work(const struct vampd_live *live, double before) {
   const struct vampd_house *house = live->house;
-  double own = live->cost * (1 - (double)live->progress), others = 0, before = 0;
+  double own = live->cost * (1 - (double)live->progress), others = 0;
   for (const struct vampd_live *at = house->running; at; at = at->next_running) {
     double left = at->cost * (1 - (double)at->progress);
     others += at == live ? 0 : live->taken && left > own ? own : left;
-  }
-  if (!live->taken) {
-    ahead_of(live, &before);
   }
   return own + (others + before) / (house->limits.devices > 1 ? house->limits.devices : 1);
 }
@@ -385,11 +404,13 @@ static double remaining_work(const struct vampd_live *live) {
 json_t *vampd_live_state_json(const struct vampd_live *live, double rate) {
   json_t *data =
       json_pack("{s:s, s:f}", "state", vampd_phase_name(live->phase), "progress", (double)live->progress);
-  if (!live->taken) {
-    json_object_set_new(data, "place", json_integer(place_of(live)));
+  double before;
+  int place = place_of(live, &before);
+  if (place >= 0) {
+    json_object_set_new(data, "place", json_integer(place));
   }
   if (rate > 0) {
-    json_object_set_new(data, "estimate_seconds", json_real(remaining_work(live) / rate));
+    json_object_set_new(data, "estimate_seconds", json_real(remaining_work(live, before) / rate));
   }
   if (live->steps > 0) {
     json_object_set_new(data, "step", json_integer(live->step));
@@ -432,17 +453,46 @@ bool vampd_house_facts(struct vampd_house *house, const char *id, struct vampd_l
   vampd_house_lock(house);
   const struct vampd_live *live = vampd_house_find(house, id);
   if (live) {
-    *facts = (struct vampd_live_facts){
-        .phase = live->phase,
-        .progress = live->progress,
-        .place = live->taken ? -1 : place_of(live),
-        .remaining = remaining_work(live),
-        .attempts = live->attempts,
-        .cancelled = live->cancelled,
-    };
+    double before;
+    *facts = (struct vampd_live_facts){.phase = live->phase, .progress = live->progress};
+    facts->place = place_of(live, &before);
+    facts->remaining = remaining_work(live, before);
   }
   vampd_house_unlock(house);
   return live != NULL;
+}
+
+enum vampd_phase vampd_house_phase(struct vampd_house *house, const char *id) {
+  vampd_house_lock(house);
+  const struct vampd_live *live = vampd_house_find(house, id);
+  enum vampd_phase phase = live ? live->phase : VAMPD_PHASE_QUEUED;
+  vampd_house_unlock(house);
+  return phase;
+}
+
+struct vampd_sweep_facts vampd_house_sweep(struct vampd_house *house, const char *sweep, const char *last) {
+  struct vampd_sweep_facts facts = {0};
+  const struct vampd_live *slowest = NULL;
+  double left = 0, before;
+  vampd_house_lock(house);
+  for (const struct vampd_live *at = house->running; at; at = at->next_running) {
+    if (at->phase != VAMPD_PHASE_QUEUED && strcmp(at->sweep, sweep) == 0) {
+      double own = at->cost * (1 - (double)at->progress);
+      facts.running++;
+      facts.progress += (double)at->progress;
+      slowest = own >= left ? at : slowest;
+      left = own >= left ? own : left;
+    }
+  }
+  const struct vampd_live *waits = last[0] ? vampd_house_find(house, last) : NULL;
+  if (waits && !waits->taken) {
+    place_of(waits, &before);
+    facts.remaining = remaining_work(waits, before);
+  } else if (slowest) {
+    facts.remaining = remaining_work(slowest, 0);
+  }
+  vampd_house_unlock(house);
+  return facts;
 }
 
 void vampd_house_count(struct vampd_house *house, int *queued, int *running) {

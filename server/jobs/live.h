@@ -95,10 +95,17 @@ void vampd_house_set_limits(struct vampd_house *house, const struct vampd_house_
 void vampd_house_lock(struct vampd_house *house);
 void vampd_house_unlock(struct vampd_house *house);
 
+/* Keeps places in the queue for jobs that may be accepted: so many, where then at most `most` wait or have a
+ * place, else none, and false. *queued and *running are what is there already. */
+bool vampd_house_expect(struct vampd_house *house, int count, int most, int *queued, int *running);
+/* So many of them do not come. */
+void vampd_house_expect_no_more(struct vampd_house *house, int count);
+
 /* Jobs that the store has accepted enter the queue, all at once: so that several on one clip are seen to be
- * several. VAMP_MEMORY: some of them stay in the store, for the next start. */
+ * several. `expected`: places were kept for them, which they take or, failing that, give up. VAMP_MEMORY:
+ * some of them stay in the store, for the next start. */
 int vampd_house_enter(struct vampd_house *house, const struct vampd_store_job *jobs, const double *costs,
-                      int count, struct vampd_caller *caller, struct vamp_error *error);
+                      int count, bool expected, struct vampd_caller *caller, struct vamp_error *error);
 
 /* ---- under the lock ---------------------------------------------------------------------------------- */
 
@@ -127,10 +134,20 @@ struct vampd_live_facts {
   float progress;
   int place;        /* jobs that are before it in the queue; -1 where it is not queued */
   double remaining; /* work of one device until it is done, its own and what goes before it */
-  int attempts;
-  bool cancelled;
 };
 bool vampd_house_facts(struct vampd_house *house, const char *id, struct vampd_live_facts *facts);
+/* The phase alone, for long lists: nobody is counted. QUEUED where it is not in the house. */
+enum vampd_phase vampd_house_phase(struct vampd_house *house, const char *id);
+
+/* What can be said of a sweep without a look at each of its jobs. */
+struct vampd_sweep_facts {
+  int running;
+  double progress;  /* of those, added up */
+  double remaining; /* as above, until its last job is done; 0 where none is in the house */
+};
+/* `last`: of those of its jobs that are not finished the one that was accepted last; "" where there is none.
+ */
+struct vampd_sweep_facts vampd_house_sweep(struct vampd_house *house, const char *sweep, const char *last);
 
 void vampd_house_count(struct vampd_house *house, int *queued, int *running);
 /* Work of everything that is in the house. */

@@ -1,12 +1,14 @@
 /* What a finished job leaves behind: see result.h. */
 #include "server/jobs/result.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "server/jobs/document.h"
 #include "server/jobs/prepare.h"
 #include "vamp/array.h"
 #include "vamp/measure.h"
@@ -286,10 +288,36 @@ static void free_picture(struct vamp_result *result, int passes) {
   free(result->confidence[last]);
 }
 
+/* What a mask has to know of the model that made a result: another one may be loaded by now. */
+static int read_model(struct vampd_store *store, const struct vampd_store_job *job,
+                      struct vamp_model_config *model, struct vamp_error *error) {
+  void *data = NULL;
+  size_t size = 0;
+  int status = vampd_store_read_file(store, VAMPD_FOLDER_JOBS, job->id, "mask.json", MAX_FILE_BYTES, &data,
+                                     &size, error);
+  if (status != VAMP_OK) {
+    return status;
+  }
+  json_t *outcome = vampd_stored_json(job->outcome), *mask = json_loadb(data, size, 0, NULL);
+  const char *name = "";
+  free(data);
+  *model = (struct vamp_model_config){.codec.codebook_size = INT_MAX}; /* limits top_k: that was in order */
+  if (json_unpack(outcome, "{s:s}", "model", &name) != 0 ||
+      json_unpack(mask, "{s:[{s:i, s:i, s:i, s:i}]}", "passes", "codebooks", &model->codec.n_codebooks,
+                  "coarse_codebooks", &model->coarse.n_codebooks, "sample_rate", &model->codec.sample_rate,
+                  "hop_length", &model->codec.hop_length) != 0 ||
+      model->codec.sample_rate < 1 || model->codec.hop_length < 1) {
+    status = vamp_fail(error, VAMP_IO, "mask.json is not what was written.");
+  }
+  snprintf(model->name, sizeof model->name, "%s", name);
+  json_decref(mask);
+  json_decref(outcome);
+  return status;
+}
+
 int vampd_result_picture(struct vampd_store *store, struct vampd_decoder *decoder,
-                         const struct vamp_model_config *model, const struct vampd_store_job *job,
-                         enum vamp_picture_format format, int *file, int64_t *size,
-                         struct vamp_error *error) {
+                         const struct vampd_store_job *job, enum vamp_picture_format format, int *file,
+                         int64_t *size, struct vamp_error *error) {
   const char *name = format == VAMP_PICTURE_PNG ? "mask.png" : "mask.svg";
   if (open_file(store, job->id, name, file, size, NULL) == VAMP_OK) {
     return VAMP_OK;
@@ -298,8 +326,12 @@ int vampd_result_picture(struct vampd_store *store, struct vampd_decoder *decode
   struct vamp_result result = {0};
   void *data = NULL;
   size_t bytes = 0;
+  struct vamp_model_config model;
   int passes = 1;
-  int status = vampd_prepare(store, decoder, model, job, &variation, error);
+  int status = read_model(store, job, &model, error);
+  if (status == VAMP_OK) {
+    status = vampd_prepare(store, decoder, &model, job, &variation, error);
+  }
   if (status == VAMP_OK) {
     passes = vamp_mask_plan_passes(variation.plan);
     status = unpack_picture(store, job->id, passes, &result, error);
@@ -307,7 +339,7 @@ int vampd_result_picture(struct vampd_store *store, struct vampd_decoder *decode
   if (status == VAMP_OK) {
     const struct vamp_mask *mask = vamp_mask_plan_mask(variation.plan, passes - 1);
     if (mask->frames != result.frames || mask->codebooks != result.codebooks) {
-      status = vamp_fail(error, VAMP_IO, "The result is of a model of the same name, but another shape.");
+      status = vamp_fail(error, VAMP_IO, "picture.npy and mask.json are not of one result.");
     }
   }
   if (status == VAMP_OK) {

@@ -5,7 +5,8 @@
  *   mask.json     the mask document (docs/masks.md)
  *   tokens.npy    int32 [codebooks, frames], after the last pass
  *   picture.npy   float32 [4, codebooks, frames] of the last pass: tokens before, tokens after, step at which
- * each was fixed (-1: kept), confidence; with the job's parameters it is all that a picture needs
+ * each was fixed (-1: kept), confidence; with the clip, the job's parameters and the facts of the model that
+ * mask.json tells it is all that a picture needs
  *
  * made when somebody asks for them, and then kept:
  *
@@ -50,9 +51,10 @@ int vampd_result_audio(struct vampd_store *store, const char *id, enum vamp_audi
 /* The name of that file, which also tells two formats apart. */
 const char *vampd_result_audio_name(enum vamp_audio_format format);
 
-/* Opens the picture of a finished job; draws it where nobody has asked for it yet. */
+/* Opens the picture of a finished job; draws it where nobody has asked for it yet, whatever model is loaded.
+ */
 int vampd_result_picture(struct vampd_store *store, struct vampd_decoder *decoder,
-                         const struct vamp_model_config *model, const struct vampd_store_job *job,
-                         enum vamp_picture_format format, int *file, int64_t *size, struct vamp_error *error);
+                         const struct vampd_store_job *job, enum vamp_picture_format format, int *file,
+                         int64_t *size, struct vamp_error *error);
 
 #endif

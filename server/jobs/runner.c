@@ -23,6 +23,7 @@
 #define MEMORY_SECONDS 5.0 /* until a job for which there was none is tried again */
 #define DISK_SECONDS 15.0  /* likewise, disk */
 #define KEEP_ALIVE_SECONDS 15.0
+#define CANCELLED_AT_ONCE 512 /* by one commit: about half a megabyte of the store's log */
 
 struct vampd_runner {
   struct vampd_runner_parts parts;
@@ -70,16 +71,28 @@ static void take_more(struct vampd_runner *runner) {
 
 /* ---- the end of a job ---------------------------------------------------------------------------------- */
 
-/* Out of the house; `event` NULL tells nobody anything. */
-static void leave(struct vampd_runner *runner, struct vampd_live *live, const char *event) {
+/* The data of a job's last event; NULL where it cannot be had. */
+static json_t *last_words(struct vampd_runner *runner, const struct vampd_live *live) {
   struct vampd_store_job row = {0};
   json_t *document = NULL;
-  if (event && vampd_store_job(runner->parts.store, live->id, NULL, &row, NULL) == VAMP_OK) {
+  if (vampd_store_job(runner->parts.store, live->id, NULL, &row, NULL) == VAMP_OK) {
     document = vampd_job_document(&row, NULL, 0);
     vampd_job_shorten(document, &row);
   }
   vampd_store_job_free(&row);
+  return document;
+}
+
+/* Out of the house; `event` NULL tells nobody anything. Who begins to listen after the look at the listeners
+ * finds the job gone, and the end in the store. */
+static void leave_quietly(struct vampd_runner *runner, struct vampd_live *live, const char *event) {
+  json_t *document = NULL;
   vampd_house_lock(runner->parts.house);
+  if (event && vampd_events_heard(&live->events)) {
+    vampd_house_unlock(runner->parts.house);
+    document = last_words(runner, live);
+    vampd_house_lock(runner->parts.house);
+  }
   struct vampd_caller *caller = live->caller;
   vampd_house_leave(live, event, document);
   vampd_house_unlock(runner->parts.house);
@@ -87,6 +100,10 @@ static void leave(struct vampd_runner *runner, struct vampd_live *live, const ch
     vampd_access_return_jobs(caller, 1);
   }
   atomic_fetch_sub(&runner->busy, 1);
+}
+
+static void leave(struct vampd_runner *runner, struct vampd_live *live, const char *event) {
+  leave_quietly(runner, live, event);
   take_more(runner);
 }
 
@@ -107,17 +124,22 @@ static void log_end(const struct vampd_live *live, const char *state, double sec
                   VAMPD_LOG_NUMBER("clip", live->seconds), VAMPD_LOG_NUMBER("seconds", seconds));
 }
 
+/* Why a job has no result, as the store keeps it; NULL when out of memory. What was accepted was right then:
+ * only a field that is named is to blame, and not the client otherwise. */
+static char *problem_text(const struct vamp_error *why) {
+  json_t *problem =
+      vampd_problem_json(why, why->field[0] ? VAMPD_PROBLEM_INVALID_FIELD : VAMPD_PROBLEM_INTERNAL);
+  char *text = json_dumps(problem, JSON_COMPACT);
+  json_decref(problem);
+  return text;
+}
+
 /* A job that will never have a result: FAILED with its problem, or CANCELLED. */
 static void end_without_result(struct vampd_runner *runner, struct vampd_live *live, enum vampd_state state,
                                const struct vamp_error *why) {
   struct vamp_error error = {0};
   const char *name = state == VAMPD_STATE_FAILED ? "failed" : "cancelled";
-  /* What was accepted was right then: only a field that is named is to blame, and not the client otherwise.
-   */
-  json_t *problem =
-      vampd_problem_json(why, why->field[0] ? VAMPD_PROBLEM_INVALID_FIELD : VAMPD_PROBLEM_INTERNAL);
-  char *text = json_dumps(problem, JSON_COMPACT);
-  json_decref(problem);
+  char *text = problem_text(why);
   int status = vampd_store_finish(runner->parts.store, live->id, state, text ? text : "{}", NULL, 0, &error);
   free(text);
   if (status != VAMP_OK && status != VAMP_CANCELLED) {
@@ -333,7 +355,7 @@ static void prepare(struct vampd_task *task) {
 
 int vampd_runner_enter(struct vampd_runner *runner, const struct vampd_store_job *jobs, const double *costs,
                        int count, struct vampd_caller *caller, struct vamp_error *error) {
-  int status = vampd_house_enter(runner->parts.house, jobs, costs, count, caller, error);
+  int status = vampd_house_enter(runner->parts.house, jobs, costs, count, true, caller, error);
   take_more(runner);
   return status;
 }
@@ -350,7 +372,7 @@ static int enter_again(const struct vampd_store_job *job, void *user) {
   double cost = vampd_job_cost(job, &facts->model);
   int status = vampd_access_find(runner->parts.access, job->owner, &caller, &error);
   if (status == VAMP_OK) {
-    status = vampd_house_enter(runner->parts.house, job, &cost, 1, caller, &error);
+    status = vampd_house_enter(runner->parts.house, job, &cost, 1, false, caller, &error);
   }
   if (status == VAMP_OK) {
     vampd_access_adopt_jobs(caller, 1);
@@ -372,27 +394,64 @@ int vampd_runner_begin(struct vampd_runner *runner, struct vamp_error *error) {
   return status;
 }
 
-enum vampd_cancelled vampd_runner_cancel(struct vampd_runner *runner, const char *id) {
-  struct vamp_error why = {0};
-  vampd_house_lock(runner->parts.house);
-  struct vampd_live *live = vampd_house_find(runner->parts.house, id);
-  bool waits = live && vampd_house_take_queued(live);
-  if (live) {
-    live->cancelled = true;
-  }
+/* Under the lock: true where the job waited, and is now ours to end. */
+static bool stop_job(struct vampd_runner *runner, struct vampd_live *live) {
+  bool waits = vampd_house_take_queued(live);
+  live->cancelled = true;
   if (waits) {
     live->runner = runner;
     atomic_fetch_add(&runner->busy, 1);
-  }
-  if (live && !waits && live->job) {
+  } else if (live->job) {
     vampd_job_cancel(live->job);
   }
-  vampd_house_unlock(runner->parts.house);
-  if (waits) {
-    vamp_fail(&why, VAMP_CANCELLED, "The job was cancelled before it began.");
-    end_without_result(runner, live, VAMPD_STATE_CANCELLED, &why);
+  return waits;
+}
+
+/* Those that waited, the last of them first: one commit for all. */
+static void end_waiting(struct vampd_runner *runner, struct vampd_live *const *waiting, int count) {
+  const char *ids[CANCELLED_AT_ONCE];
+  struct vamp_error error = {0}, why = {0};
+  for (int i = 0; i < count; i++) {
+    ids[i] = waiting[i]->id;
   }
-  return !live ? VAMPD_CANCEL_UNKNOWN : waits ? VAMPD_CANCEL_DONE : VAMPD_CANCEL_FOLLOWS;
+  vamp_fail(&why, VAMP_CANCELLED, "The job was cancelled before it began.");
+  char *text = problem_text(&why);
+  int status = vampd_store_cancel(runner->parts.store, ids, count, text ? text : "{}", &error);
+  free(text);
+  if (status != VAMP_OK) {
+    vampd_log("error: %d jobs cannot be recorded as cancelled: %s", count, error.message);
+  }
+  for (int i = 0; status != VAMP_OK && i < count; i++) {
+    put_back(runner, waiting[i], DISK_SECONDS, false);
+  }
+  /* The one that was taken last is the first of those that run: nobody is searched for. */
+  for (int i = count - 1; status == VAMP_OK && i >= 0; i--) {
+    log_end(waiting[i], "cancelled", 0);
+    vampd_metrics_job(runner->parts.metrics, VAMPD_ENDING_CANCELLED, 0, NULL, 0);
+    leave_quietly(runner, waiting[i], "cancelled");
+  }
+  take_more(runner);
+}
+
+int vampd_runner_cancel(struct vampd_runner *runner, const struct vampd_store_job *jobs, int count) {
+  struct vampd_live *waiting[CANCELLED_AT_ONCE];
+  int found = 0;
+  for (int left = count; left > 0;) {
+    int waits = 0;
+    vampd_house_lock(runner->parts.house);
+    for (int i = 0; i < CANCELLED_AT_ONCE && left > 0; i++) {
+      struct vampd_live *live = vampd_house_find(runner->parts.house, jobs[--left].id);
+      found += live != NULL;
+      if (live && stop_job(runner, live)) {
+        waiting[waits++] = live;
+      }
+    }
+    vampd_house_unlock(runner->parts.house);
+    if (waits > 0) {
+      end_waiting(runner, waiting, waits);
+    }
+  }
+  return found;
 }
 
 void vampd_runner_tick(struct vampd_runner *runner) {

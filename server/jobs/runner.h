@@ -42,17 +42,15 @@ void vampd_runner_free(struct vampd_runner *runner);
 /* The model is loaded: jobs that an earlier daemon left unfinished enter the queue, and work begins. */
 int vampd_runner_begin(struct vampd_runner *runner, struct vamp_error *error);
 
-/* Jobs that the store has just accepted enter the queue. `costs` as vamp_job_cost counts. Any thread. */
+/* Jobs that the store has just accepted take the places that were kept for them in the queue
+ * (vampd_house_expect). `costs` as vamp_job_cost counts. Any thread. */
 int vampd_runner_enter(struct vampd_runner *runner, const struct vampd_store_job *jobs, const double *costs,
                        int count, struct vampd_caller *caller, struct vamp_error *error);
 
-enum vampd_cancelled {
-  VAMPD_CANCEL_UNKNOWN, /* not in the house: finished, or never there */
-  VAMPD_CANCEL_DONE,    /* it had not begun: it is cancelled */
-  VAMPD_CANCEL_FOLLOWS, /* at its next step */
-};
-/* Any thread that may block. */
-enum vampd_cancelled vampd_runner_cancel(struct vampd_runner *runner, const char *id);
+/* Cancels jobs: those that have not begun at once, those that run at their next step. From the last to the
+ * first, so none begins while the others are cancelled. Returns how many of them were in the house; the
+ * others are finished, or were never there. Any thread that may block. */
+int vampd_runner_cancel(struct vampd_runner *runner, const struct vampd_store_job *jobs, int count);
 
 /* About once a second: jobs that waited for something to become better are tried again, listeners are kept
  * alive. */

@@ -20,6 +20,19 @@
 
 #define ARCHIVE "archive.zip"
 
+/* As the rows have them that were read: a moment later than the sweep's own. */
+static void count_states(struct vampd_sweep *sweep) {
+  memset(sweep->row.states, 0, sizeof sweep->row.states);
+  sweep->row.last[0] = '\0';
+  for (int i = 0; i < sweep->count; i++) {
+    const struct vampd_store_job *job = &sweep->jobs[i];
+    sweep->row.states[job->state]++;
+    if (job->state == VAMPD_STATE_QUEUED) {
+      memcpy(sweep->row.last, job->id, sizeof job->id);
+    }
+  }
+}
+
 int vampd_sweep_read(struct vampd_store *store, struct vampd_store_sweep *row, struct vampd_sweep *sweep,
                      struct vamp_error *error) {
   struct vampd_sweep made = {.row = *row};
@@ -30,6 +43,7 @@ int vampd_sweep_read(struct vampd_store *store, struct vampd_store_sweep *row, s
     vampd_sweep_free(&made);
     return status;
   }
+  count_states(&made);
   *sweep = made;
   return VAMP_OK;
 }
@@ -44,12 +58,7 @@ void vampd_sweep_free(struct vampd_sweep *sweep) {
 }
 
 bool vampd_sweep_finished(const struct vampd_sweep *sweep) {
-  for (int i = 0; i < sweep->count; i++) {
-    if (sweep->jobs[i].state == VAMPD_STATE_QUEUED) {
-      return false;
-    }
-  }
-  return true;
+  return sweep->row.states[VAMPD_STATE_QUEUED] == 0;
 }
 
 /* ---- JSON
@@ -72,52 +81,49 @@ static json_t *point_json(const struct vampd_store_job *job, const struct vampd_
   return point;
 }
 
-struct tally {
-  int queued, running, done, failed, cancelled;
-  double progress, remaining;
-};
-
-static void count_job(const struct vampd_store_job *job, const struct vampd_live_facts *facts,
-                      struct tally *tally) {
-  bool unfinished = job->state == VAMPD_STATE_QUEUED;
-  tally->done += job->state == VAMPD_STATE_DONE;
-  tally->failed += job->state == VAMPD_STATE_FAILED;
-  tally->cancelled += job->state == VAMPD_STATE_CANCELLED;
-  tally->queued += unfinished && (!facts || facts->place >= 0);
-  tally->running += unfinished && facts && facts->place < 0;
-  tally->progress += !unfinished ? 1 : facts ? (double)facts->progress : 0;
-  if (facts && facts->remaining > tally->remaining) {
-    tally->remaining = facts->remaining; /* done when the last of them is */
+/* The table so far. *running counts what is said to run: a reader may count along. */
+static json_t *points_json(const struct vampd_sweep *sweep, struct vampd_house *house, int *running) {
+  json_t *points = json_array();
+  *running = 0;
+  for (int i = 0; i < sweep->count; i++) {
+    const struct vampd_store_job *job = &sweep->jobs[i];
+    struct vampd_live_facts facts = {0};
+    if (job->state == VAMPD_STATE_QUEUED) {
+      facts.phase = vampd_house_phase(house, job->id);
+    }
+    *running += facts.phase != VAMPD_PHASE_QUEUED;
+    json_array_append_new(points, point_json(job, &facts));
   }
+  return points;
 }
 
 json_t *vampd_sweep_document(const struct vampd_sweep *sweep, struct vampd_house *house, double rate,
                              bool brief) {
   const struct vampd_store_sweep *row = &sweep->row;
-  struct tally tally = {0};
-  json_t *points = brief ? NULL : json_array();
-  for (int i = 0; i < sweep->count; i++) {
-    struct vampd_live_facts facts;
-    const struct vampd_store_job *job = &sweep->jobs[i];
-    bool live = job->state == VAMPD_STATE_QUEUED && vampd_house_facts(house, job->id, &facts);
-    count_job(job, live ? &facts : NULL, &tally);
-    if (points) {
-      json_array_append_new(points, point_json(job, live ? &facts : NULL));
-    }
+  const int *count = row->states;
+  int unfinished = count[VAMPD_STATE_QUEUED];
+  int finished = count[VAMPD_STATE_DONE] + count[VAMPD_STATE_FAILED] + count[VAMPD_STATE_CANCELLED];
+  struct vampd_sweep_facts facts = {0};
+  if (unfinished > 0) {
+    facts = vampd_house_sweep(house, row->id, row->last);
   }
-  bool estimated = rate > 0 && tally.remaining > 0;
-  json_t *states = json_pack("{s:i, s:i, s:i, s:i, s:i}", "queued", tally.queued, "running", tally.running,
-                             "done", tally.done, "failed", tally.failed, "cancelled", tally.cancelled);
+  json_t *points = brief ? NULL : points_json(sweep, house, &facts.running);
+  bool estimated = rate > 0 && facts.remaining > 0;
+  double total = finished + unfinished;
+  json_t *states = json_pack("{s:i, s:i, s:i, s:i, s:i}", "queued", unfinished - facts.running, "running",
+                             facts.running, "done", count[VAMPD_STATE_DONE], "failed",
+                             count[VAMPD_STATE_FAILED], "cancelled", count[VAMPD_STATE_CANCELLED]);
+  bool cut = brief && strlen(row->grid) > VAMPD_LONG_JSON;
   json_t *links = json_object();
   json_object_set_new(links, "self", json_sprintf("/v1/sweeps/%s", row->id));
   json_object_set_new(links, "table", json_sprintf("/v1/sweeps/%s/table.csv", row->id));
   json_object_set_new(links, "archive", json_sprintf("/v1/sweeps/%s/archive.zip", row->id));
   return json_pack("{s:s, s:I, s:o, s:o, s:i, s:o, s:f, s:o, s:o*, s:o}", "id", row->id, "number",
                    (json_int_t)row->number, "created", vampd_time_json(row->created), "grid",
-                   vampd_stored_json(row->grid), "points_total", row->points, "states", states, "progress",
-                   sweep->count > 0 ? tally.progress / sweep->count : 0.0, "estimate_seconds",
-                   estimated ? json_real(tally.remaining / rate) : json_null(), "points", points, "links",
-                   links);
+                   cut ? json_object() : vampd_stored_json(row->grid), "points_total", row->points, "states",
+                   states, "progress", total > 0 ? (finished + facts.progress) / total : 0.0,
+                   "estimate_seconds", estimated ? json_real(facts.remaining / rate) : json_null(), "points",
+                   points, "links", links);
 }
 
 /* ---- CSV
@@ -254,7 +260,6 @@ int vampd_sweep_csv(const struct vampd_sweep *sweep, char **text, size_t *size, 
 struct packing {
   struct vampd_store *store;
   struct vampd_decoder *decoder;
-  const struct vamp_model_config *model;
   const struct vampd_sweep *sweep;
   bool (*given_up)(void *user);
   void *user;
@@ -325,8 +330,8 @@ static int add_point(const struct packing *packing, struct archive *archive,
     status = add_file(packing, archive, name, file, size, error);
   }
   if (status == VAMP_OK) {
-    status = vampd_result_picture(packing->store, packing->decoder, packing->model, job, VAMP_PICTURE_PNG,
-                                  &file, &size, error);
+    status =
+        vampd_result_picture(packing->store, packing->decoder, job, VAMP_PICTURE_PNG, &file, &size, error);
   }
   if (status == VAMP_OK) {
     snprintf(name, sizeof name, "point-%04d.mask.png", job->point);
@@ -388,10 +393,9 @@ static int fill(int file, void *user, struct vamp_error *error) {
 }
 
 int vampd_sweep_archive(struct vampd_store *store, struct vampd_decoder *decoder,
-                        const struct vamp_model_config *model, const struct vampd_sweep *sweep,
-                        bool (*given_up)(void *user), void *user, int *file, int64_t *size,
-                        struct vamp_error *error) {
-  struct packing packing = {store, decoder, model, sweep, given_up, user};
+                        const struct vampd_sweep *sweep, bool (*given_up)(void *user), void *user, int *file,
+                        int64_t *size, struct vamp_error *error) {
+  struct packing packing = {store, decoder, sweep, given_up, user};
   int opened = vampd_store_open_file(store, VAMPD_FOLDER_SWEEPS, sweep->row.id, ARCHIVE, size, NULL);
   if (opened < 0) {
     /* Of a point go in the 16 bit audio and a picture, of which neither may be there yet: together about what

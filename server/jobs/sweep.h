@@ -27,7 +27,9 @@ void vampd_sweep_free(struct vampd_sweep *sweep); /* fine on a zeroed struct */
 
 bool vampd_sweep_finished(const struct vampd_sweep *sweep);
 
-/* The sweep as it is answered (proto/openapi.yaml, "Sweep"); without its points where `brief`. */
+/* The sweep as it is answered (proto/openapi.yaml, "Sweep"); `house` is for one that is not finished. Where
+ * it is to be `brief`, its jobs need not have been read: it is without points, and a grid that is long is {}.
+ */
 json_t *vampd_sweep_document(const struct vampd_sweep *sweep, struct vampd_house *house, double rate,
                              bool brief);
 
@@ -38,8 +40,7 @@ int vampd_sweep_csv(const struct vampd_sweep *sweep, char **text, size_t *size, 
  * sweep.csv, the input, and for each point that is done point-0000.wav and point-0000.mask.png. Asks
  * `given_up` before each of them; VAMP_CANCELLED where it says so. */
 int vampd_sweep_archive(struct vampd_store *store, struct vampd_decoder *decoder,
-                        const struct vamp_model_config *model, const struct vampd_sweep *sweep,
-                        bool (*given_up)(void *user), void *user, int *file, int64_t *size,
-                        struct vamp_error *error);
+                        const struct vampd_sweep *sweep, bool (*given_up)(void *user), void *user, int *file,
+                        int64_t *size, struct vamp_error *error);
 
 #endif

@@ -36,6 +36,14 @@
 #define TEXT(x) #x
 #define NUMBER(x) TEXT(x)
 
+/* By which lists and counts find their rows without a look at others. Their keys end with the number. What a
+ * store of an earlier vampd lacks of them is added when it is opened. */
+#define INDEXES                                                                                              \
+  "CREATE INDEX IF NOT EXISTS jobs_of_state ON jobs(state);"                                                 \
+  "CREATE INDEX IF NOT EXISTS jobs_of_owner_state ON jobs(owner, state);"                                    \
+  "CREATE INDEX IF NOT EXISTS jobs_of_sweep_state ON jobs(sweep, state) WHERE sweep IS NOT NULL;"            \
+  "DROP INDEX IF EXISTS jobs_unfinished;"
+
 /* A number is never given twice, even after its row is gone (AUTOINCREMENT). `finished` of a sweep is when
  * its last job was. `bytes` is what a row's folder holds, `reserved` what an unfinished job's will. */
 static const char SCHEMA[] =
@@ -54,28 +62,31 @@ static const char SCHEMA[] =
     " state INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, created INTEGER NOT NULL,"
     " started INTEGER NOT NULL DEFAULT 0, finished INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL,"
     " bytes INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL, params TEXT NOT NULL, outcome TEXT);"
-    "CREATE INDEX jobs_unfinished ON jobs(number) WHERE state = 0;"
     "CREATE INDEX jobs_finished ON jobs(finished) WHERE sweep IS NULL AND finished > 0;"
     "CREATE INDEX jobs_of_owner ON jobs(owner, number);"
     "CREATE INDEX jobs_of_input ON jobs(input);"
     "CREATE INDEX jobs_of_sweep ON jobs(sweep, point) WHERE sweep IS NOT NULL;"
     "CREATE INDEX sweeps_finished ON sweeps(finished) WHERE finished > 0;"
     "CREATE INDEX sweeps_of_owner ON sweeps(owner, number);"
-    "CREATE INDEX sweeps_of_input ON sweeps(input);"
-    "PRAGMA application_id = " NUMBER(APPLICATION_ID) ";"
-                                                      "PRAGMA user_version = " NUMBER(
-                                                          SCHEMA_VERSION) ";"
-                                                                          "COMMIT;";
+    "CREATE INDEX sweeps_of_input ON sweeps(input);" INDEXES "PRAGMA application_id = " NUMBER(
+        APPLICATION_ID) ";"
+                        "PRAGMA user_version = " NUMBER(SCHEMA_VERSION) ";"
+                                                                        "COMMIT;";
 
 #define JOB                                                                                                  \
   "SELECT id, number, owner, input, ifnull(sweep, ''), point, state, attempts, created, started, finished,"  \
   " seconds, bytes, params, outcome FROM jobs"
-#define SWEEP "SELECT id, number, owner, input, created, points, grid FROM sweeps"
+#define SWEEP                                                                                                \
+  "SELECT id, number, owner, input, created, points, grid, unfinished,"                                      \
+  " (SELECT count(*) FROM jobs WHERE sweep = sweeps.id AND state = 1),"                                      \
+  " (SELECT count(*) FROM jobs WHERE sweep = sweeps.id AND state = 2),"                                      \
+  " (SELECT count(*) FROM jobs WHERE sweep = sweeps.id AND state = 3),"                                      \
+  " (SELECT id FROM jobs WHERE sweep = sweeps.id AND state = 0 ORDER BY number DESC LIMIT 1) FROM sweeps"
+#define NEWEST_FIRST " number < ?4 ORDER BY number DESC LIMIT ?5"
 
 static const char *const SQL[VAMPD_SQL_COUNT] = {
     [VAMPD_SQL_BEGIN] = "BEGIN IMMEDIATE",
     [VAMPD_SQL_COMMIT] = "COMMIT",
-    [VAMPD_SQL_ROLLBACK] = "ROLLBACK",
     [VAMPD_SQL_INPUT_ADD] =
         "INSERT INTO inputs(id, media_type, name, seconds, size, bytes) VALUES(?1, ?2, ?3, ?4, ?5, ?5)",
     [VAMPD_SQL_SWEEP_ADD] = "INSERT INTO sweeps(id, owner, input, created, points, unfinished, grid)"
@@ -95,12 +106,16 @@ static const char *const SQL[VAMPD_SQL_COUNT] = {
     [VAMPD_SQL_JOB] = JOB " WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)",
     [VAMPD_SQL_INPUT] = "SELECT id, media_type, name, seconds, size FROM inputs WHERE id = ?1",
     [VAMPD_SQL_SWEEP] = SWEEP " WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)",
+    [VAMPD_SQL_POINTS] = JOB " WHERE sweep = ?1 AND (?2 IS NULL OR owner = ?2) ORDER BY point, number",
+    [VAMPD_SQL_JOBS] = JOB " WHERE" NEWEST_FIRST,
+    [VAMPD_SQL_JOBS + 1] = JOB " WHERE state = ?3 AND" NEWEST_FIRST,
+    [VAMPD_SQL_JOBS_OF_OWNER] = JOB " WHERE owner = ?1 AND" NEWEST_FIRST,
+    [VAMPD_SQL_JOBS_OF_OWNER + 1] = JOB " WHERE owner = ?1 AND state = ?3 AND" NEWEST_FIRST,
+    /* Points were accepted in their order, and by that there is an index. */
     [VAMPD_SQL_JOBS_OF_SWEEP] =
-        JOB " WHERE sweep = ?1 AND (?2 IS NULL OR owner = ?2) AND (?3 < 0 OR state = ?3) AND number < ?4"
-            " ORDER BY point, number LIMIT ?5",
-    [VAMPD_SQL_JOBS_OF_OWNER] = JOB " WHERE owner = ?1 AND (?2 < 0 OR state = ?2) AND number < ?3"
-                                    " ORDER BY number DESC LIMIT ?4",
-    [VAMPD_SQL_JOBS] = JOB " WHERE (?1 < 0 OR state = ?1) AND number < ?2 ORDER BY number DESC LIMIT ?3",
+        JOB " WHERE sweep = ?2 AND (?1 IS NULL OR owner = ?1) AND number < ?4 ORDER BY point DESC LIMIT ?5",
+    [VAMPD_SQL_JOBS_OF_SWEEP + 1] =
+        JOB " WHERE sweep = ?2 AND (?1 IS NULL OR owner = ?1) AND state = ?3 AND" NEWEST_FIRST,
     [VAMPD_SQL_JOBS_UNFINISHED] = JOB " WHERE state = 0 AND number > ?1 ORDER BY number LIMIT ?2",
     [VAMPD_SQL_SWEEPS_OF_OWNER] = SWEEP " WHERE owner = ?1 AND number < ?2 ORDER BY number DESC LIMIT ?3",
     [VAMPD_SQL_SWEEPS] = SWEEP " WHERE number < ?1 ORDER BY number DESC LIMIT ?2",
@@ -113,7 +128,8 @@ static const char *const SQL[VAMPD_SQL_COUNT] = {
     [VAMPD_SQL_BYTES_NEXT + VAMPD_FOLDER_INPUTS] =
         "SELECT id, bytes FROM inputs WHERE id > ?1 ORDER BY id LIMIT 1",
     [VAMPD_SQL_BYTES_NEXT + VAMPD_FOLDER_JOBS] =
-        "SELECT id, bytes FROM jobs WHERE id > ?1 AND state = 1 ORDER BY id LIMIT 1",
+        "SELECT id, bytes FROM jobs WHERE id > ?1 AND +state = 1 ORDER BY id LIMIT 1", /* by id, not by state
+                                                                                        */
     [VAMPD_SQL_BYTES_NEXT + VAMPD_FOLDER_SWEEPS] =
         "SELECT id, bytes FROM sweeps WHERE id > ?1 ORDER BY id LIMIT 1",
     [VAMPD_SQL_JOB_STATE] = "SELECT state FROM jobs WHERE id = ?1",
@@ -282,6 +298,9 @@ int vampd_database_create(struct vampd_database *database, struct vamp_error *er
                      "vampd, or another data folder.",
                      version, SCHEMA_VERSION);
   }
+  /* On a full disk it goes without, until the next start. */
+  (void)sqlite3_exec(database->handle, "BEGIN IMMEDIATE;" INDEXES "COMMIT;", NULL, NULL, NULL);
+  vampd_database_roll_back(database);
   return VAMP_OK;
 }
 
@@ -380,6 +399,6 @@ int vampd_database_commit(struct vampd_database *writer, struct vampd_database *
 
 void vampd_database_roll_back(struct vampd_database *writer) {
   if (!sqlite3_get_autocommit(writer->handle)) {
-    vampd_database_run(writer, VAMPD_SQL_ROLLBACK, NULL);
+    sqlite3_exec(writer->handle, "ROLLBACK", NULL, NULL, NULL);
   }
 }

@@ -1,5 +1,5 @@
 /*
- * Running: attempts, and the end of a job.
+ * Running: attempts, and the end of a job, or of many that have not begun.
  *
  * The result of a job that is DONE is written beside and fsynced without the mutex. Under it, in a
  * transaction: the row is changed if the job is still unfinished (somebody may have cancelled it); the folder
@@ -65,25 +65,19 @@ static int reserved_by(struct vampd_store *store, const char *id, int64_t *reser
   return status;
 }
 
-/* The rows, in a transaction that is left open. */
+/* The rows, in a transaction. */
 static int finish_rows(struct vampd_store *store, const char *id, enum vampd_state state, const char *outcome,
                        int64_t bytes, struct vamp_error *error) {
   struct vampd_database *writer = &store->writer;
   int64_t now = vampd_store_now();
   char sweep[VAMPD_ID_SIZE] = "";
-  int status = vampd_database_run(writer, VAMPD_SQL_BEGIN, error);
-  if (status == VAMP_OK) {
-    status = vampd_database_bind(writer, VAMPD_SQL_JOB_FINISH, error, "tniti", id, (int)state, now, outcome,
-                                 bytes);
-  }
+  int status =
+      vampd_database_bind(writer, VAMPD_SQL_JOB_FINISH, error, "tniti", id, (int)state, now, outcome, bytes);
   if (status == VAMP_OK) {
     status = vampd_database_next(writer, VAMPD_SQL_JOB_FINISH, error);
-    if (status == 0) {
-      return fail_finished(id, error);
-    }
   }
-  if (status < 0) {
-    return status;
+  if (status != 1) {
+    return status == 0 ? fail_finished(id, error) : status;
   }
   const char *text = (const char *)sqlite3_column_text(writer->statements[VAMPD_SQL_JOB_FINISH], 0);
   strncat(sweep, text ? text : "", VAMPD_ID_LENGTH);
@@ -101,7 +95,10 @@ static int finish(struct vampd_store *store, const char *id, enum vampd_state st
                   const struct vampd_space *change, const char *stage, struct vamp_error *error) {
   bool placed = false;
   pthread_mutex_lock(&store->writer.mutex);
-  int status = finish_rows(store, id, state, outcome, change->bytes, error);
+  int status = vampd_database_run(&store->writer, VAMPD_SQL_BEGIN, error);
+  if (status == VAMP_OK) {
+    status = finish_rows(store, id, state, outcome, change->bytes, error);
+  }
   if (status == VAMP_OK && stage[0]) {
     status = vampd_folder_place(store, VAMPD_FOLDER_JOBS, stage, id, true, error);
     placed = status == VAMP_OK;
@@ -171,5 +168,35 @@ int vampd_store_finish(struct vampd_store *store, const char *id, enum vampd_sta
   if (status != VAMP_OK) {
     vampd_space_add(store, &refused);
   }
+  return status;
+}
+
+int vampd_store_cancel(struct vampd_store *store, const char *const *ids, int count, const char *outcome,
+                       struct vamp_error *error) {
+  struct vampd_space change = {0};
+  pthread_mutex_lock(&store->writer.mutex);
+  int status = vampd_database_run(&store->writer, VAMPD_SQL_BEGIN, error);
+  for (int i = 0; i < count && status == VAMP_OK; i++) {
+    int64_t reserved = 0;
+    status = reserved_by(store, ids[i], &reserved, error);
+    if (status == VAMP_OK) {
+      status = finish_rows(store, ids[i], VAMPD_STATE_CANCELLED, outcome, 0, error);
+    }
+    if (status == VAMP_OK) {
+      change.reserved -= reserved;
+      change.unfinished--;
+    } else if (status == VAMP_CANCELLED) {
+      status = VAMP_OK;
+    }
+  }
+  if (status == VAMP_OK) {
+    status = vampd_database_commit(&store->writer, &store->reader, error);
+  } else {
+    vampd_database_roll_back(&store->writer);
+  }
+  if (status == VAMP_OK) {
+    vampd_space_add(store, &change);
+  }
+  pthread_mutex_unlock(&store->writer.mutex);
   return status;
 }

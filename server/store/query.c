@@ -59,6 +59,7 @@ static int read_job(sqlite3_stmt *row, void *into, struct vamp_error *error) {
   return VAMP_OK;
 }
 
+/* Likewise of SWEEP. */
 static int read_sweep(sqlite3_stmt *row, void *into, struct vamp_error *error) {
   struct vampd_store_sweep *sweep = into;
   bool failed = false;
@@ -70,6 +71,10 @@ static int read_sweep(sqlite3_stmt *row, void *into, struct vamp_error *error) {
   sweep->created = sqlite3_column_int64(row, 4);
   sweep->points = sqlite3_column_int(row, 5);
   sweep->grid = copy_long(row, 6, &failed);
+  for (int state = 0; state < VAMPD_STATE_COUNT; state++) {
+    sweep->states[state] = sqlite3_column_int(row, 7 + state);
+  }
+  copy_text(row, 7 + VAMPD_STATE_COUNT, sweep->last, sizeof sweep->last);
   if (failed) {
     return vamp_fail(error, VAMP_MEMORY, "Out of memory while reading a sweep.");
   }
@@ -209,24 +214,16 @@ int vampd_store_list(struct vampd_store *store, const struct vampd_store_query *
   if (!all && (query->limit < 1 || query->limit > LIMIT_MAX)) {
     return vamp_fail(error, VAMP_INVALID, "limit must be from 1 to %d.", LIMIT_MAX);
   }
-  int state = query->any_state ? -1 : (int)query->state;
-  int limit = all ? -1 : query->limit;
   int64_t before = query->before > 0 ? query->before : INT64_MAX;
   struct vampd_database *reader = &store->reader;
-  enum vampd_sql sql;
-  int status;
+  enum vampd_sql sql = query->sweep   ? VAMPD_SQL_JOBS_OF_SWEEP
+                       : query->owner ? VAMPD_SQL_JOBS_OF_OWNER
+                                      : VAMPD_SQL_JOBS;
+  sql = all ? VAMPD_SQL_POINTS : query->any_state ? sql : sql + 1;
   pthread_mutex_lock(&reader->mutex);
-  if (query->sweep) {
-    sql = VAMPD_SQL_JOBS_OF_SWEEP;
-    status =
-        vampd_database_bind(reader, sql, error, "ttnin", query->sweep, query->owner, state, before, limit);
-  } else if (query->owner) {
-    sql = VAMPD_SQL_JOBS_OF_OWNER;
-    status = vampd_database_bind(reader, sql, error, "tnin", query->owner, state, before, limit);
-  } else {
-    sql = VAMPD_SQL_JOBS;
-    status = vampd_database_bind(reader, sql, error, "nin", state, before, limit);
-  }
+  int status = all ? vampd_database_bind(reader, sql, error, "tt", query->sweep, query->owner)
+                   : vampd_database_bind(reader, sql, error, "ttnin", query->owner, query->sweep,
+                                         (int)query->state, before, query->limit);
   void *rows = NULL;
   if (status == VAMP_OK) {
     status = read_all(store, sql, read_job, free_job, sizeof **jobs, &rows, count, error);

@@ -37,6 +37,7 @@ enum vampd_state { /* of a job in the store; a job that is running is QUEUED her
                    VAMPD_STATE_DONE,
                    VAMPD_STATE_FAILED,
                    VAMPD_STATE_CANCELLED,
+                   VAMPD_STATE_COUNT,
 };
 
 struct vampd_store_input {
@@ -71,7 +72,9 @@ struct vampd_store_sweep {
   char input[VAMPD_ID_SIZE];
   int64_t created;
   int points;
-  char *grid; /* JSON, as it was accepted */
+  int states[VAMPD_STATE_COUNT]; /* how many of its jobs are in which; filled in by those that read */
+  char last[VAMPD_ID_SIZE];      /* the one that was accepted last of those that are not finished; "": none */
+  char *grid;                    /* JSON, as it was accepted */
 };
 
 /* A file to be written: `name` is one of a few fixed names, e.g. "mask.json". */
@@ -127,6 +130,11 @@ int vampd_store_begin(struct vampd_store *store, const char *id, int *attempts, 
 int vampd_store_finish(struct vampd_store *store, const char *id, enum vampd_state state, const char *outcome,
                        const struct vampd_store_file *files, int file_count, struct vamp_error *error);
 
+/* Ends jobs without a result, CANCELLED, in one transaction: a few hundred at most, for it holds up everybody
+ * who writes. Those that are finished already, or unknown, are passed over. */
+int vampd_store_cancel(struct vampd_store *store, const char *const *ids, int count, const char *outcome,
+                       struct vamp_error *error);
+
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
 /* Each of these allocates strings in what it fills: free with the functions below. VAMP_INVALID where there
@@ -142,11 +150,11 @@ void vampd_store_sweep_free(struct vampd_store_sweep *sweep); /* likewise */
 
 struct vampd_store_query {
   const char *owner; /* NULL: any */
-  const char *sweep; /* NULL: any; then ordered by point */
+  const char *sweep; /* NULL: any */
   bool any_state;    /* otherwise `state` */
   enum vampd_state state;
-  int64_t before; /* numbers below this; 0: from the newest. Newest first, unless of a sweep */
-  int limit;      /* 1 .. 1000, or of a sweep 0: all */
+  int64_t before; /* numbers below this; 0: from the newest. Newest first, of a sweep the last point */
+  int limit;      /* 1 .. 1000; or, of a sweep, 0: all of it by point, in any state */
 };
 
 /* *jobs is malloc'd, with *count of them; free each and the array. */

@@ -62,15 +62,16 @@ class Daemon:
     data  a folder that outlives this daemon; without it there is one that goes with it
     key   sent with every request
     environment  more variables
+    prefix  a command that starts another in its place or as its child
     """
     running = []
 
-    def __init__(self, model, *flags, wait=True, data=None, key=None, environment=None):
+    def __init__(self, model, *flags, wait=True, data=None, key=None, environment=None, prefix=()):
         self.folder = None if data else tempfile.mkdtemp(prefix="vampd-test-")
         self.data = str(data) if data else os.path.join(self.folder, "data")
         self.key = key
         self.process = subprocess.Popen(
-            [VAMPD, "--model", model, "--port", "0", "--data-dir", self.data, "--threads", "2", *flags],
+            [*prefix, VAMPD, "--model", model, "--port", "0", "--data-dir", self.data, "--threads", "2", *flags],
             stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**ENVIRONMENT, **(environment or {})})
         self.running.append(self)
         self.log, self.port, self.document = [], None, None

@@ -1,13 +1,16 @@
 """What was accepted is done, whatever happens to the daemon meanwhile: kills in every state, a graceful stop, and some
 random kills (kills.py does two hundred)."""
+import io
 import os
 import signal
 import time
+import zipfile
 
 import pytest
 
 import kills
-from conftest import FINISHED, make_wav
+import tiny_model
+from conftest import FINISHED, Daemon, make_wav
 from test_errors import problem
 from test_events import Stream
 
@@ -93,6 +96,41 @@ def test_finished_jobs_and_sweeps_are_still_there(start, tmp_path, clip):
         assert daemon.done(*jobs) == before
         assert daemon.get(sweep["links"]["self"]).json() == sweep
         assert daemon.get(sweep["links"]["archive"]).body == archive
+
+
+def test_another_model(start, tmp_path, monkeypatch):
+    """All that a job has left is there when another model is loaded, of another shape even, and what has not been asked
+    for before is drawn as it would have been."""
+    clip = make_wav(2.0)
+    params = {"seed": 3, "mask": {"passes": [{"pattern": "onset"}, {"mask_ratio": 0.7, "upper_codebook_mask": 4}]},
+              "sampling": {"coarse_steps": 3, "top_k": 1000}}
+    pictures = ("mask_png", "mask_svg")
+    with start(data=tmp_path / "data") as daemon:
+        drawn, later = daemon.submit(clip, {**params, "variations": 1}) + daemon.submit(clip, params)
+        daemon.done(drawn, later)
+        links = [daemon.job(job["id"])["links"] for job in (drawn, later)]
+        expected = [daemon.get(links[0][name]).body for name in pictures]
+        sweep = daemon.submit_sweep(clip, {**params, "grid": {"seed": [3]}}).json()
+        daemon.wait_for_sweep(sweep["id"])
+        left = daemon.submit(*[clip, {**params, "sampling": {"coarse_steps": 200}}])[0]
+        daemon.kill()
+    monkeypatch.setattr(tiny_model, "CODEBOOKS", 9)
+    monkeypatch.setattr(tiny_model, "ENTRIES", 256)
+    monkeypatch.setattr(tiny_model, "configuration", lambda made=tiny_model.configuration: {**made(), "name": "other"})
+    tiny_model.write(str(tmp_path / "other"))
+    with Daemon(str(tmp_path / "other"), data=tmp_path / "data") as daemon:
+        assert daemon.get("/v1/models").json()["models"][0]["name"] == "other"
+        for found in links:
+            assert [daemon.get(found[name]).body for name in pictures] == expected
+            assert all(daemon.get(found[name]).status == 200 for name in ("audio", "mask", "tokens", "input"))
+        archive = daemon.get(sweep["links"]["archive"])
+        assert archive.status == 200
+        inside = zipfile.ZipFile(io.BytesIO(archive.body))
+        assert inside.read("point-0000.mask.png") == expected[0]
+        unfinished = daemon.wait_for(left["id"])  # what needs that model says so
+        assert unfinished["state"] in ("failed", "done")
+        if unfinished["state"] == "failed":
+            assert "tiny" in unfinished["problem"]["detail"]
 
 
 def test_a_sweep_goes_on(start, tmp_path, clip):

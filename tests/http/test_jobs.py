@@ -2,6 +2,7 @@
 import base64
 import io
 import json
+import threading
 import time
 import wave
 import xml.etree.ElementTree
@@ -110,6 +111,35 @@ def test_too_many_at_once(daemon):
     answer = daemon.post_jobs([short] * 5, {"variations": 64})  # 320
     assert answer.status in (400, 413), answer.body
     assert daemon.post_jobs([short] * 65).status in (400, 413)
+
+
+def test_the_queue_is_never_longer_than_it_may_be(start):
+    """Many at once: as many as there is room for are let in, and no more; who is refused for something else takes no
+    place."""
+    room = 8
+    clip = make_wav(25.0, 8000)  # so long that the second one waits for the first
+    params = {"seed": 1, "mask": {"passes": [{"mask_ratio": 1.0, "upper_codebook_mask": 4}] * 16},
+              "sampling": {"coarse_steps": 256}}
+    with start("--max-jobs-queued", str(room), "--workers", "12", "--grace", "0") as daemon:
+        (first,) = daemon.submit(clip, params)
+        daemon.wait_for(first["id"], "encoding", "generating")
+        for _ in range(3):
+            problem(daemon.post_jobs([clip] * 3 + [b"no audio"], params), 400, "invalid-audio", "/audio/3")
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(daemon.post_jobs(clip, params))) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        accepted = [answer for answer in answers if answer.status == 202]
+        assert len(accepted) == room
+        for answer in answers:
+            if answer not in accepted:
+                problem(answer, 429, "queue-full")
+                assert int(answer.headers["Retry-After"]) >= 1
+        assert daemon.request("DELETE", accepted[0].json()["jobs"][0]["links"]["self"]).status == 202
+        assert daemon.post_jobs(clip, params).status == 202
+        problem(daemon.post_jobs(clip, params), 429, "queue-full")
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------

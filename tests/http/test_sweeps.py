@@ -8,7 +8,11 @@ import zipfile
 
 import pytest
 
+from conftest import make_wav
+from test_access import LAB, write_keys
 from test_errors import problem
+from test_events import Stream
+from test_metrics import scrape, total
 
 NOBODY = "0123456789abcdef01234567"
 GRID = {"mask.mask_ratio": [0.2, 0.8], "mask.periodic_prompt": [3, 7, 13]}
@@ -70,6 +74,49 @@ def test_from_json(daemon, clip):
 def test_jobs_of_a_sweep(daemon, sweep):
     jobs = daemon.get(f"/v1/jobs?sweep={sweep['id']}&limit=1000").json()["jobs"]
     assert {job["id"] for job in jobs} == {point["job"] for point in sweep["points"]}
+
+
+def test_pages_of_jobs_of_a_sweep(daemon, sweep):
+    found, path = [], f"/v1/jobs?sweep={sweep['id']}&limit=2"
+    while path and len(found) < 20:
+        page = daemon.get(path).json()
+        found, path = found + [job["sweep"]["point"] for job in page["jobs"]], page.get("next")
+    assert found == [5, 4, 3, 2, 1, 0]
+    done = daemon.get(f"/v1/jobs?sweep={sweep['id']}&state=done&limit=3").json()["jobs"]
+    assert [job["sweep"]["point"] for job in done] == [5, 4, 3]
+    assert daemon.get(f"/v1/jobs?sweep={sweep['id']}&state=failed").json() == {"jobs": []}
+
+
+def test_listed_as_it_is(daemon, sweep, clip, long_job):
+    """A finished one, and one of which some points run."""
+    def listed(identifier):
+        return {one["id"]: one for one in daemon.get("/v1/sweeps?limit=200").json()["sweeps"]}[identifier]
+    assert listed(sweep["id"]) == {name: value for name, value in sweep.items() if name != "points"}
+    audio, params = long_job(60)
+    made = daemon.submit_sweep(audio, {**params, "grid": {"seed": list(range(20))}}).json()
+    daemon.wait_for(made["points"][0]["job"], "generating")
+    answers = []
+    while len(answers) < 3 or answers[-3]["states"] != answers[-1]["states"]:  # nothing has changed between
+        answers += [daemon.get(made["links"]["self"]).json(), listed(made["id"]),
+                    daemon.get(made["links"]["self"]).json()]
+    before, entry, after = answers[-3:]
+    assert entry["states"] == after["states"] and 1 <= entry["states"]["running"] < 20
+    assert sum(point["state"] != "queued" for point in after["points"]) == after["states"]["running"]
+    assert before["progress"] <= entry["progress"] <= after["progress"] and entry["estimate_seconds"] > 0
+    daemon.request("DELETE", made["links"]["self"])
+    daemon.wait_for_sweep(made["id"])
+    daemon.request("DELETE", made["links"]["self"])
+
+
+def test_a_long_grid_is_not_listed(daemon, clip):
+    grid = {"mask.seed": list(range(10 ** 8, 10 ** 8 + 1000))}
+    made = daemon.submit_sweep(clip, {**PARAMS, "grid": grid}).json()
+    entry = daemon.get("/v1/sweeps?limit=1").json()["sweeps"][0]
+    assert entry["id"] == made["id"] and entry["grid"] == {} and entry["points_total"] == 1000
+    assert made["grid"] == grid == daemon.get(made["links"]["self"]).json()["grid"]
+    daemon.request("DELETE", made["links"]["self"])
+    daemon.wait_for_sweep(made["id"])
+    daemon.request("DELETE", made["links"]["self"])
 
 
 def test_list(daemon, sweep):
@@ -172,3 +219,37 @@ def test_cancelling_and_forgetting(daemon, long_job):
     assert daemon.request("DELETE", made["links"]["self"]).status == 204
     problem(daemon.get(made["links"]["self"]), 404, "not-found")
     problem(daemon.get(f"/v1/jobs/{point['job']}"), 404, "not-found")
+
+
+def test_cancelling_many(start, tmp_path):
+    """Events, metrics, what the key may have, and a store that is started again: as if cancelled one by one. There are
+    more points than one commit takes."""
+    points = 600
+    keys = write_keys(tmp_path / "keys", lab=(LAB, {"jobs": points}))
+    clip = make_wav(8.0)
+    params = {"mask": {"passes": [{"mask_ratio": 1.0, "upper_codebook_mask": 4}] * 16},
+              "sampling": {"coarse_steps": 256}, "grid": {"seed": list(range(points))}}
+    data = tmp_path / "data"
+    with start("--keys", keys, key=LAB, data=data) as daemon:
+        made = daemon.submit_sweep(clip, params).json()
+        problem(daemon.post_jobs(clip), 429, "rate-limited")
+        streams = [Stream(daemon, made["points"][index]["job"]) for index in (points - 1, points // 2, 0)]
+        daemon.wait_for(made["points"][0]["job"], "generating")
+        answer = daemon.request("DELETE", made["links"]["self"])
+        assert answer.status == 202 and answer.json()["states"]["cancelled"] > points / 2  # all but those that ran
+        for stream in streams:
+            name, job = list(stream)[-1][1:]
+            assert name == job["state"] == "cancelled" and job["sweep"]["id"] == made["id"] and job["finished"]
+        cancelled = daemon.wait_for_sweep(made["id"])
+        assert cancelled["states"]["cancelled"] == points and cancelled["progress"] == 1
+        daemon.wait_for_jobs(0)
+        assert total(scrape(daemon)[1], "vampd_jobs_total", state="cancelled") == points
+        again = daemon.submit_sweep(clip, params)
+        assert again.status == 202, again.body
+        daemon.wait_for(again.json()["points"][0]["job"], "generating")
+        daemon.request("DELETE", again.json()["links"]["self"])
+    with start("--keys", keys, key=LAB, data=data) as daemon:
+        for identifier in (made["id"], again.json()["id"]):
+            assert daemon.wait_for_sweep(identifier)["states"]["cancelled"] == points
+            assert daemon.request("DELETE", f"/v1/sweeps/{identifier}").status == 204
+        assert daemon.get("/v1/jobs").json() == {"jobs": []}

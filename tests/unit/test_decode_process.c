@@ -161,6 +161,52 @@ static void test_a_decoder_that_dies_is_replaced(void **state) {
   assert_int_equal(count_children(getpid()), 0);
 }
 
+/* As process 1 has it: the children of a decoder that is dead are ours, and so is the decoder. */
+static void test_orphans_are_reaped(void **state) {
+  (void)state;
+  struct vampd_decoder *decoder = open_decoder();
+  struct vamp_error error;
+  int status;
+  pid_t own = fork();
+  if (own == 0) {
+    _exit(7);
+  }
+  siginfo_t end;
+  assert_int_equal(waitid(P_PID, (id_t)own, &end, WEXITED | WNOWAIT), 0);
+  vampd_decoder_reap(decoder); /* no orphan can come here: not ours to take */
+  assert_int_equal(waitpid(own, &status, 0), own);
+  assert_int_equal(WEXITSTATUS(status), 7);
+  assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+  for (int i = 0; i < 3; i++) {
+    pid_t process = vampd_decoder_facts(decoder).process;
+    struct worker *worker = start_worker(decoder, 'w');
+    while (count_clips(process) == 0) {
+      usleep(1000);
+    }
+    assert_int_equal(kill(process, SIGKILL), 0);
+    pthread_join(worker->thread, NULL); /* another decoder has done it */
+    assert_int_equal(worker->status, 0);
+    free(worker);
+    assert_int_not_equal(vampd_decoder_facts(decoder).process, process);
+    for (int k = 0; k < 5000 && count_children(getpid()) > 1; k++) {
+      vampd_decoder_reap(decoder);
+      usleep(1000);
+    }
+    assert_int_equal(count_children(getpid()), 1);
+    assert_int_equal(order(decoder, '.', &error), 0);
+  }
+  /* One that nobody has needed since it died. */
+  assert_int_equal(kill(vampd_decoder_facts(decoder).process, SIGKILL), 0);
+  for (int k = 0; k < 5000 && count_children(getpid()) > 0; k++) {
+    vampd_decoder_reap(decoder);
+    usleep(1000);
+  }
+  assert_int_equal(count_children(getpid()), 0);
+  assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+  assert_int_equal(order(decoder, '.', &error), 0);
+  vampd_decoder_stop(decoder);
+}
+
 /* It is stopped, as by a debugger: who waits loses patience with it, and the clip is decoded by the next. */
 static void test_a_decoder_that_does_nothing_is_replaced(void **state) {
   (void)state;
@@ -371,6 +417,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_a_tray_that_is_kept),
       cmocka_unit_test(test_a_spare_that_dies),
       cmocka_unit_test(test_a_decoder_that_dies_is_replaced),
+      cmocka_unit_test(test_orphans_are_reaped),
       cmocka_unit_test(test_a_decoder_that_does_nothing_is_replaced),
       cmocka_unit_test(test_signals_of_the_daemon),
       cmocka_unit_test(test_the_daemon_dies),

@@ -59,7 +59,8 @@ static const char *enter(struct place *place, int caller, int input, double seco
   snprintf(job.input, sizeof job.input, "%024x", (unsigned)input);
   memcpy(id, job.id, sizeof id);
   double cost = 10 * seconds;
-  assert_int_equal(vampd_house_enter(place->house, &job, &cost, 1, place->callers[caller], &error), VAMP_OK);
+  assert_int_equal(vampd_house_enter(place->house, &job, &cost, 1, false, place->callers[caller], &error),
+                   VAMP_OK);
   return id;
 }
 
@@ -342,6 +343,72 @@ static void test_places_far_back(void **state) {
   assert_true(vampd_house_work(place->house) > 10 * most - 1);
 }
 
+/* Places are kept for those that may come: who asks meanwhile sees them taken. */
+static void test_expected_jobs_have_their_place(void **state) {
+  struct place *place = *state;
+  struct vampd_store_job job = {.number = 100, .seconds = 1, .id = "f", .input = "f"};
+  struct vamp_error error;
+  const double cost = 1;
+  int queued, running;
+  enter(place, 0, 1, 1);
+  assert_int_equal(take(place, 0), 1);
+  enter(place, 0, 2, 1);
+  assert_true(vampd_house_expect(place->house, 3, 5, &queued, &running));
+  assert_true(queued == 1 && running == 1);
+  assert_false(vampd_house_expect(place->house, 2, 5, &queued, &running));
+  assert_int_equal(queued, 4);
+  assert_true(vampd_house_expect(place->house, 1, 5, &queued, &running));
+  assert_false(vampd_house_expect(place->house, 1, 5, &queued, &running));
+  count(place, 1, 1); /* they are not there yet */
+  assert_int_equal(vampd_house_enter(place->house, &job, &cost, 1, true, place->callers[0], &error), VAMP_OK);
+  assert_false(vampd_house_expect(place->house, 1, 5, &queued, &running));
+  vampd_house_expect_no_more(place->house, 3);
+  assert_true(vampd_house_expect(place->house, 3, 5, &queued, &running));
+  assert_int_equal(queued, 2);
+  vampd_house_expect_no_more(place->house, 3);
+}
+
+/* What is said of a sweep without a look at its jobs is what they add up to. */
+static void test_facts_of_a_sweep(void **state) {
+  struct place *place = *state;
+  struct vampd_store_job jobs[6] = {0};
+  double costs[6];
+  struct vamp_error error;
+  for (int i = 0; i < 6; i++) {
+    jobs[i] = (struct vampd_store_job){.number = i + 1, .seconds = 1};
+    snprintf(jobs[i].id, sizeof jobs[i].id, "%024x", (unsigned)(i + 1));
+    snprintf(jobs[i].input, sizeof jobs[i].input, "%024x", (unsigned)i);
+    snprintf(jobs[i].sweep, sizeof jobs[i].sweep, "%s", i == 0 ? "other" : "sweep");
+    costs[i] = 10 * (i + 1);
+  }
+  assert_int_equal(vampd_house_enter(place->house, jobs, costs, 6, false, place->callers[0], &error),
+                   VAMP_OK);
+  assert_int_equal(vampd_house_sweep(place->house, "sweep", jobs[5].id).running, 0);
+  for (int i = 1; i <= 3; i++) {
+    assert_int_equal(take(place, 0), i);
+  }
+  vampd_house_lock(place->house);
+  find(place, 3)->progress = 0.5F;
+  vampd_house_unlock(place->house);
+  struct vampd_sweep_facts found = vampd_house_sweep(place->house, "sweep", jobs[5].id);
+  assert_int_equal(found.running, 2);
+  assert_true(found.progress > 0.499 && found.progress < 0.501);
+  assert_true(found.remaining > 0 && found.remaining == facts(place, 6).remaining);
+  assert_int_equal(vampd_house_phase(place->house, jobs[2].id), VAMPD_PHASE_PREPARING);
+  assert_int_equal(vampd_house_phase(place->house, jobs[5].id), VAMPD_PHASE_QUEUED);
+  for (int i = 4; i <= 6; i++) {
+    assert_int_equal(take(place, 0), i);
+  }
+  found = vampd_house_sweep(place->house, "sweep", jobs[5].id); /* the slowest of those that run */
+  assert_int_equal(found.running, 5);
+  assert_true(found.remaining == facts(place, 6).remaining);
+  for (int i = 2; i <= 6; i++) {
+    leave(place, i);
+  }
+  found = vampd_house_sweep(place->house, "sweep", "");
+  assert_true(found.running == 0 && found.remaining <= 0);
+}
+
 /* ---- events -----------------------------------------------------------------------------------------------
  */
 
@@ -421,6 +488,8 @@ int main(void) {
       WITH_A_HOUSE(test_cancelled_in_the_queue),
       WITH_A_HOUSE(test_encoded_once),
       WITH_A_HOUSE(test_encoder_leaves),
+      WITH_A_HOUSE(test_expected_jobs_have_their_place),
+      WITH_A_HOUSE(test_facts_of_a_sweep),
       WITH_A_HOUSE(test_places),
       WITH_A_HOUSE(test_places_far_back),
       cmocka_unit_test(test_numbers_ascend),

@@ -162,7 +162,7 @@ int open64(const char *path, int flags, ...) {
 
 /* ---- the scenario ------------------------------------------------------------------------------------- */
 
-#define JOBS 5 /* 0 alone; 1 and 2 of the sweep; 3 beside it; 4 accepted last */
+#define JOBS 7 /* 0 alone; 1 to 4 of the sweep; 5 beside it; 6 accepted last */
 #define INPUTS 4
 
 struct plan {
@@ -185,7 +185,7 @@ static int step_accept(struct plan *plan, struct vamp_error *error) {
 }
 
 static int step_accept_sweep(struct plan *plan, struct vamp_error *error) {
-  return vampd_store_accept(plan->store, plan->inputs + 1, 2, plan->jobs + 1, 3, &plan->sweep, 7, error);
+  return vampd_store_accept(plan->store, plan->inputs + 1, 2, plan->jobs + 1, 5, &plan->sweep, 7, error);
 }
 
 static int step_begin(struct plan *plan, struct vamp_error *error) {
@@ -202,6 +202,12 @@ static int step_finish_first_point(struct plan *plan, struct vamp_error *error) 
 
 static int step_fail_second_point(struct plan *plan, struct vamp_error *error) {
   return vampd_store_finish(plan->store, plan->jobs[2].id, VAMPD_STATE_FAILED, PARAMS, NULL, 0, error);
+}
+
+/* The first is finished, and stays so. */
+static int step_cancel_the_others(struct plan *plan, struct vamp_error *error) {
+  const char *ids[] = {plan->jobs[1].id, plan->jobs[3].id, plan->jobs[4].id};
+  return vampd_store_cancel(plan->store, ids, 3, PARAMS, error);
 }
 
 static int step_put_audio(struct plan *plan, struct vamp_error *error) {
@@ -225,7 +231,7 @@ static int step_forget_sweep(struct plan *plan, struct vamp_error *error) {
 }
 
 static int step_finish_last(struct plan *plan, struct vamp_error *error) {
-  return finish_done(plan->store, plan->jobs[3].id, error);
+  return finish_done(plan->store, plan->jobs[5].id, error);
 }
 
 static int step_retain(struct plan *plan, struct vamp_error *error) {
@@ -236,7 +242,7 @@ static int step_retain(struct plan *plan, struct vamp_error *error) {
 }
 
 static int step_accept_again(struct plan *plan, struct vamp_error *error) {
-  return vampd_store_accept(plan->store, plan->inputs + 3, 1, plan->jobs + 4, 1, NULL, 0, error);
+  return vampd_store_accept(plan->store, plan->inputs + 3, 1, plan->jobs + 6, 1, NULL, 0, error);
 }
 
 static int step_reopen(struct plan *plan, struct vamp_error *error) {
@@ -259,6 +265,7 @@ static int (*const STEPS[])(struct plan *plan, struct vamp_error *error) = {
     step_reopen,
     step_forget,
     step_fail_second_point,
+    step_cancel_the_others,
     step_forget_sweep,
     step_finish_last,
     step_retain,
@@ -268,18 +275,19 @@ static int (*const STEPS[])(struct plan *plan, struct vamp_error *error) = {
 #define STEP_COUNT ((int)(sizeof STEPS / sizeof STEPS[0]))
 
 static void make_plan(struct plan *plan) {
-  static const int INPUT_OF[JOBS] = {0, 1, 1, 2, 3};
+  static const int INPUT_OF[JOBS] = {0, 1, 1, 1, 1, 2, 3};
   for (int i = 0; i < INPUTS; i++) {
     plan->inputs[i] = new_input();
   }
   for (int i = 0; i < JOBS; i++) {
     plan->jobs[i] = new_job(plan->inputs[INPUT_OF[i]].id, "");
   }
-  plan->sweep = (struct vampd_store_sweep){.points = 2, .grid = PARAMS};
+  plan->sweep = (struct vampd_store_sweep){.points = 4, .grid = PARAMS};
   assert_int_equal(vampd_store_new_id(plan->sweep.id, NULL), VAMP_OK);
   memcpy(plan->sweep.input, plan->inputs[1].id, VAMPD_ID_SIZE);
-  memcpy(plan->jobs[1].sweep, plan->sweep.id, VAMPD_ID_SIZE);
-  memcpy(plan->jobs[2].sweep, plan->sweep.id, VAMPD_ID_SIZE);
+  for (int i = 1; i <= 4; i++) {
+    memcpy(plan->jobs[i].sweep, plan->sweep.id, VAMPD_ID_SIZE);
+  }
 }
 
 static void free_plan(struct plan *plan) {

@@ -50,7 +50,7 @@ static void test_lists(void **state) {
   check_list(fixture, &(struct vampd_store_query){.owner = "a", .state = VAMPD_STATE_DONE, .limit = 9}, "0");
   check_list(fixture, &(struct vampd_store_query){.state = VAMPD_STATE_DONE, .limit = 9}, "10");
   check_list(fixture, &(struct vampd_store_query){.sweep = sweep.id, .any_state = true}, "567");
-  check_list(fixture, &(struct vampd_store_query){.sweep = sweep.id, .any_state = true, .limit = 2}, "56");
+  check_list(fixture, &(struct vampd_store_query){.sweep = sweep.id, .any_state = true, .limit = 2}, "76");
   check_list(fixture, &(struct vampd_store_query){.sweep = sweep.id, .owner = "b", .any_state = true}, "");
   struct vampd_store_job *none = NULL;
   struct vampd_store_sweep *sweeps;
