@@ -107,6 +107,22 @@ struct cuda_device {
   int64_t class_rows;            /* while a step is being recorded: rows to launch for; else 0 */
 };
 
+/* What a kernel with dynamic shared memory may declare of static at most: the two share the limits. */
+enum { CUDA_STATIC_SHARED = 1024 };
+
+/* Bytes of dynamic shared memory that a block may have. */
+static inline size_t cuda_shared_room(const struct cuda_device *device) {
+  return device->shared_limit - CUDA_STATIC_SHARED;
+}
+
+/* To be called before a launch that takes so much: above 48 KiB, static included, a kernel must be allowed
+ * to, on each device. */
+static inline cudaError_t cuda_allow_shared(const void *kernel, size_t bytes) {
+  return bytes + CUDA_STATIC_SHARED <= 48 * 1024
+             ? cudaSuccess
+             : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
+
 static inline struct cuda_device *cuda_device(struct vamp_device *device) {
   return (struct cuda_device *)device;
 }

@@ -379,10 +379,10 @@ int cuda_sample(struct cuda_device *device, const struct sample *sample, int til
       padded *= 2;
     }
     size_t shared = sizeof(uint64_t) * (size_t)padded + sizeof(float) * (size_t)sample->vocabulary;
-    if (shared > device->shared_limit - 1024) {
+    if (shared > cuda_shared_room(device)) {
       return VAMP_UNSUPPORTED;
     }
-    CUDA_TRY(cudaFuncSetAttribute(draw_filtered, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
+    CUDA_TRY(cuda_allow_shared((const void *)draw_filtered, shared));
     VAMP_LAUNCH(draw_filtered, dim3((unsigned)slots), dim3(threads), shared, device->stream, *sample, padded);
     CUDA_TRY(cudaGetLastError());
   }
