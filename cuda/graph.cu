@@ -15,11 +15,12 @@
  *
  * Only batches of up to most_rows are recorded. Above that a launch hides behind the kernel before it, and
  * the number of classes would grow without bound. A class is recorded when it comes the second time: the
- * first run goes kernel by kernel, so that one-off batches cost no recording, modules are loaded, products are
- * chosen and scratch memory has grown: none of these may happen while a stream is being captured. So a run
- * counts as the first only if it came to its end, and only as long as nothing changed since: when memory that
- * a recording knows has moved, or a weight is freed (device->version), the entry is dropped, recorded or not.
- * (A model that is loaded where another was freed may have its very addresses, and products of other shapes.)
+ * first run goes kernel by kernel, so that one-off batches cost no recording, modules are loaded, products
+ * are chosen and scratch memory has grown: none of these may happen while a stream is being captured. So a
+ * run counts as the first only if it came to its end, and only as long as nothing changed since: when memory
+ * that a recording knows has moved, or a weight is freed (device->version), the entry is dropped, recorded or
+ * not. (A model that is loaded where another was freed may have its very addresses, and products of other
+ * shapes.)
  *
  * Should a driver refuse to record all the same, the step has not run, but nothing was lost either: recording
  * is switched off, and VAMP_BUSY asks the engine to run the step once more.
@@ -35,7 +36,7 @@ enum { most_rows = 4096, most_graphs = 64 };
 struct graph {
   struct vamp_step step;
   int64_t rows;
-  bool filters; /* some sequence has top-k, top-p or typical filtering: another kernel runs */
+  bool filters;         /* some sequence has top-k, top-p or typical filtering: another kernel runs */
   uint64_t version;     /* device->version when its first run ended, or when it was recorded */
   uint64_t used;        /* the time of its last use; 0: a free entry */
   bool ran;             /* to the end, kernel by kernel */
@@ -46,7 +47,7 @@ struct cuda_graphs {
   struct graph list[most_graphs];
   uint64_t now;
   struct graph *first, *recording; /* the step between step_begin and step_end, one or the other or none */
-  bool off; /* the driver could not record: go without */
+  bool off;                        /* the driver could not record: go without */
 };
 
 int cuda_graphs_open(struct cuda_device *device) {

@@ -268,7 +268,8 @@ struct one_step {
 static struct vamp_weight *step_weight(const struct one_step *s, int n) {
   struct vamp_weight *weight = NULL;
   float *values = random_weights((size_t)n * STEP_K, STEP_K, (uint64_t)n);
-  assert_int_equal(s->device->ops->linear_create(s->device, n, STEP_K, false, values, NULL, &weight, NULL), 0);
+  assert_int_equal(s->device->ops->linear_create(s->device, n, STEP_K, false, values, NULL, &weight, NULL),
+                   0);
   free(values);
   return weight;
 }

@@ -379,12 +379,14 @@ static void test_shared_limit(void **) {
   expect(NULL);
   VAMP_LAUNCH(read_unwritten, 1, 1, 48 << 10, 0, numbers, numbers);
   assert_int_equal(cudaGetLastError(), cudaErrorInvalidValue);
-  assert_int_equal(cudaFuncSetAttribute(read_unwritten, cudaFuncAttributeMaxDynamicSharedMemorySize, 98 << 10),
-                   cudaSuccess);
+  assert_int_equal(
+      cudaFuncSetAttribute(read_unwritten, cudaFuncAttributeMaxDynamicSharedMemorySize, 98 << 10),
+      cudaSuccess);
   VAMP_LAUNCH(read_unwritten, 1, 1, 98 << 10, 0, numbers, numbers);
   expect(NULL);
-  assert_int_equal(cudaFuncSetAttribute(read_unwritten, cudaFuncAttributeMaxDynamicSharedMemorySize, 99 << 10),
-                   cudaErrorInvalidValue);
+  assert_int_equal(
+      cudaFuncSetAttribute(read_unwritten, cudaFuncAttributeMaxDynamicSharedMemorySize, 99 << 10),
+      cudaErrorInvalidValue);
   cudaGetLastError();
 }
 
@@ -431,8 +433,7 @@ static void test_forbidden_in_capture(void **) {
       break;
     }
     VAMP_LAUNCH(count, 1, 1, 0, stream, false, words);
-    assert_int_equal(cudaGetLastError(),
-                     what == NOTHING ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
+    assert_int_equal(cudaGetLastError(), what == NOTHING ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
     assert_int_equal(status, what == NOTHING ? cudaSuccess : cudaErrorStreamCaptureUnsupported);
     assert_int_equal(cudaStreamEndCapture(stream, &graph),
                      what == NOTHING ? cudaSuccess : cudaErrorStreamCaptureInvalidated);

@@ -37,7 +37,8 @@
 #define EMULATOR_MAX_THREADS 1024
 #define EMULATOR_WARP 32
 #define EMULATOR_SHARED_DEFAULT ((size_t)48 << 10)
-/* A kernel's static shared memory counts as well. How much one has only nvcc knows: it is taken to be this. */
+/* A kernel's static shared memory counts as well. How much one has only nvcc knows: it is taken to be this.
+ */
 #define EMULATOR_SHARED_STATIC ((size_t)1 << 10)
 #define EMULATOR_POISON 0xff
 #define EMULATOR_STACK_BYTES ((size_t)64 << 10)

@@ -201,6 +201,8 @@ static int attribute_value(cudaDeviceAttr attribute) {
     return (int)EMULATOR_SHARED_DEFAULT;
   case cudaDevAttrMultiProcessorCount:
     return 4;
+  case cudaDevAttrIntegrated:
+    return 0;
   case cudaDevAttrComputeCapabilityMajor:
     return 8;
   case cudaDevAttrComputeCapabilityMinor:
