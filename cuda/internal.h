@@ -194,7 +194,7 @@ void cuda_staging_close(struct cuda_device *device);
 int cuda_stage(struct cuda_device *device, const void *from, size_t bytes, const void **memory);
 
 /* A host array into device memory at `to`, in order, read before this returns; waits for the device only
- * where it is larger than a slot. */
+ * where it is larger than the ring. */
 int cuda_upload(struct cuda_device *device, void *to, const void *from, size_t bytes);
 
 /* ---- batches (batch.cu) ---------------------------------------------------------------------------- */
