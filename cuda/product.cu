@@ -12,7 +12,7 @@
  * partial sums in), and checked again (CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
  *  - the algorithm is asked for once for each shape of weight and type of output, for a fixed large number of
  * rows, and then used for any number, if the library says that it can be (cublasLtMatmulAlgoCheck) and it was
- * seen to give one row, 200 and 1300 the bits that it gives them among 8192: nobody promises of an algorithm
+ * seen to give one row, 200 and 1300 the bits that it gives them among 2600: nobody promises of an algorithm
  * that it runs one kernel only;
  *  - a tile that is good for 18 000 rows leaves most of the device idle at 574. Smaller batches may therefore
  * use another kernel, but only one that was seen to give the same bits: when a shape is met first, each
@@ -28,6 +28,8 @@
 
 enum {
   reference_rows = 8192,
+  probe_rows = 2600,
+  drawn_rows = 200,    /* of the probe; the others repeat them */
   small_rows = 1300,   /* more than any class but the last has, and no multiple of any tile */
   most_rows = 1 << 17, /* more than a step takes; far beyond, kernels of 32-bit indices refuse */
   candidates = 8,
@@ -229,15 +231,22 @@ static void probe_free(struct cuda_device *device, struct probe *probe) {
   cuda_release(device, probe->differences);
 }
 
-static int probe_matrix(struct cuda_device *device, int64_t rows, int k, bool opposed, void **memory) {
-  int64_t count = rows * k;
-  int status = cuda_allocate(device, device->base.act_size * (size_t)count, memory);
-  if (!status) {
-    VAMP_LAUNCH(fill_probe, dim3(256), dim3(256), 0, device->stream, *memory, count, k, opposed,
-                cuda_bf16(device), (uint64_t)(opposed ? 1 : 2));
-    status = CUDA_CHECK(cudaGetLastError());
+static int probe_matrix(struct cuda_device *device, int64_t rows, int k, bool opposed, int64_t drawn,
+                        void **memory) {
+  size_t row_bytes = device->base.act_size * (size_t)k;
+  int status = cuda_allocate(device, row_bytes * (size_t)rows, memory);
+  if (status) {
+    return status;
   }
-  return status;
+  VAMP_LAUNCH(fill_probe, dim3(256), dim3(256), 0, device->stream, *memory, drawn * k, k, opposed,
+              cuda_bf16(device), (uint64_t)(opposed ? 1 : 2));
+  CUDA_TRY(cudaGetLastError());
+  for (int64_t row = drawn; row < rows; row += drawn) {
+    size_t bytes = row_bytes * (size_t)(rows - row < drawn ? rows - row : drawn);
+    CUDA_TRY(cudaMemcpyAsync((char *)*memory + row_bytes * (size_t)row, *memory, bytes,
+                             cudaMemcpyDeviceToDevice, device->stream));
+  }
+  return 0;
 }
 
 static int probe_open(struct cuda_device *device, const struct cuda_product *p, int64_t rows,
@@ -245,9 +254,9 @@ static int probe_open(struct cuda_device *device, const struct cuda_product *p, 
   void *differences = NULL;
   probe->rows = rows;
   probe->row_bytes = (p->float_out ? 4 : device->base.act_size) * (size_t)p->n;
-  int status = probe_matrix(device, p->n, p->k, false, &probe->weight);
+  int status = probe_matrix(device, p->n, p->k, false, p->n, &probe->weight);
   if (!status) {
-    status = probe_matrix(device, rows, p->k, true, &probe->in);
+    status = probe_matrix(device, rows, p->k, true, drawn_rows, &probe->in);
   }
   if (!status) {
     status = cuda_allocate(device, probe->row_bytes * (size_t)rows, &probe->expected);
@@ -357,7 +366,7 @@ static int choose(struct cuda_device *device, struct cuda_product *p) {
   for (int c = 0; c < CUDA_ROW_CLASSES; c++) {
     p->algorithm[c] = list[0];
   }
-  status = probe_open(device, p, reference_rows, &probe);
+  status = probe_open(device, p, probe_rows, &probe);
   if (status == VAMP_MEMORY) {
     status = probe_open(device, p, small_rows, &probe);
   }
