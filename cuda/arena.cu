@@ -37,7 +37,7 @@ int cuda_arena_open(size_t bytes, struct cuda_arena **out, struct vamp_error *er
   struct cuda_arena *arena = (struct cuda_arena *)calloc(1, sizeof *arena);
   struct block *block = (struct block *)calloc(1, sizeof *block);
   size_t available = 0, total = 0, reserve = 0;
-  int status = VAMP_MEMORY;
+  int status = VAMP_MEMORY, ordinal = 0, integrated = 0;
   if (!arena || !block) {
     vamp_fail(error, VAMP_MEMORY, "out of memory");
     goto err;
@@ -49,6 +49,11 @@ int cuda_arena_open(size_t bytes, struct cuda_arena **out, struct vamp_error *er
   }
   /* What stays outside: the kernels' own local memory, cuBLAS, recorded steps, and some room for others. */
   reserve = available / 10 > (size_t)512 << 20 ? available / 10 : (size_t)512 << 20;
+  /* A GPU on the processor's own memory takes from it, and the kernel would kill somebody for it. */
+  if (cudaGetDevice(&ordinal) == cudaSuccess &&
+      cudaDeviceGetAttribute(&integrated, cudaDevAttrIntegrated, ordinal) == cudaSuccess && integrated) {
+    reserve = available / 2;
+  }
   arena->size = bytes ? bytes : available > reserve + least ? available - reserve : available / 2;
   arena->size -= arena->size % grain;
   while (arena->size >= least && cudaMalloc((void **)&arena->base, arena->size) != cudaSuccess) {

@@ -345,7 +345,7 @@ int cuda_attention(struct vamp_device *base, const struct vamp_weight *bias,
     }
   } else {
     size_t shared = sizeof(float) * (size_t)(plain_queries * head_size + plain_keys * (2 * head_size + 1));
-    CUDA_TRY(cudaFuncSetAttribute(attention_any, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
+    CUDA_TRY(cuda_allow_shared((const void *)attention_any, shared));
     grid.z = tile / plain_queries;
     VAMP_LAUNCH(attention_any, grid, dim3(128), shared, device->stream, a);
   }

@@ -219,7 +219,7 @@ static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4
 int attention_tf32_run(struct cuda_device *device, const struct attention *a, dim3 grid, bool few) {
   const size_t shared = 2 * stage_bytes + sizeof(float) * bias_count;
   const void *kernel = few ? (const void *)attention_tf32<1> : (const void *)attention_tf32<2>;
-  CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
+  CUDA_TRY(cuda_allow_shared(kernel, shared));
   if (few) {
     VAMP_LAUNCH(attention_tf32<1>, grid, dim3(fast_threads(1)), shared, device->stream, *a);
   } else {

@@ -141,11 +141,11 @@ int conv_make(struct cuda_device *device, const struct vamp_conv_shape *shape, b
                   : device->base.precision == VAMP_PRECISION_FP32 ? conv_fp32_shared(&c->plan)
                                                                   : conv_mma_shared(&c->plan);
   int status;
-  if (shared > device->shared_limit) {
+  if (shared > cuda_shared_room(device)) {
     status = vamp_fail(error, VAMP_UNSUPPORTED,
                        "a convolution of kernel %d at dilation %d needs %zu bytes of shared memory, and this "
                        "device has %zu",
-                       shape->kernel, shape->dilation, shared, device->shared_limit);
+                       shape->kernel, shape->dilation, shared, cuda_shared_room(device));
     goto err;
   }
   status = upload_weight(device, c, weight);
@@ -261,13 +261,6 @@ int conv_activate(struct cuda_device *device, int64_t rows, int channels, int wi
 }
 
 /* ---- running -------------------------------------------------------------------------------------- */
-
-int conv_allow_shared(const void *kernel, size_t bytes) {
-  if (bytes > 48 * 1024) {
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-  }
-  return 0;
-}
 
 int conv_table_make(struct cuda_device *device, const struct conv_plan *plan, const struct vamp_packing *from,
                     const struct vamp_packing *to, int tile_rows, struct conv_table *table, int64_t *tiles) {

@@ -136,7 +136,4 @@ size_t conv_mma_shared(const struct conv_plan *plan);
 size_t conv_fp32_shared(const struct conv_plan *plan);
 size_t conv_few_shared(const struct conv_plan *plan);
 
-/* Lets a kernel take more shared memory than 48 KiB; the device's limit was checked before. */
-int conv_allow_shared(const void *kernel, size_t bytes);
-
 #endif

@@ -98,6 +98,15 @@ size_t conv_few_shared(const struct conv_plan *plan) {
   return weights + rows <= 12 * 1024 ? (size_t)(weights + rows) * sizeof(float) : 0;
 }
 
+template <int GROUP> static int launch(struct cuda_device *device, struct conv_job *job, int64_t tiles) {
+  size_t bytes = conv_few_shared(&job->plan);
+  job->input_rows = input_rows(&job->plan);
+  CUDA_TRY(cuda_allow_shared((const void *)conv_few_kernel<GROUP>, bytes));
+  VAMP_LAUNCH(conv_few_kernel<GROUP>, dim3((unsigned)tiles), dim3(THREADS), bytes, device->stream, *job);
+  CUDA_TRY(cudaGetLastError());
+  return 0;
+}
+
 int conv_few_run(struct cuda_device *device, struct conv_job *job, const struct vamp_packing *from,
                  const struct vamp_packing *to) {
   int64_t tiles;
@@ -105,20 +114,12 @@ int conv_few_run(struct cuda_device *device, struct conv_job *job, const struct 
   if (status || tiles == 0) {
     return status;
   }
-  size_t bytes = conv_few_shared(&job->plan);
-  dim3 grid((unsigned)tiles);
-  job->input_rows = input_rows(&job->plan);
   switch (group(&job->plan)) {
   case 1:
-    VAMP_LAUNCH(conv_few_kernel<1>, grid, dim3(THREADS), bytes, device->stream, *job);
-    break;
+    return launch<1>(device, job, tiles);
   case 4:
-    VAMP_LAUNCH(conv_few_kernel<4>, grid, dim3(THREADS), bytes, device->stream, *job);
-    break;
+    return launch<4>(device, job, tiles);
   default:
-    VAMP_LAUNCH(conv_few_kernel<FEW>, grid, dim3(THREADS), bytes, device->stream, *job);
-    break;
+    return launch<FEW>(device, job, tiles);
   }
-  CUDA_TRY(cudaGetLastError());
-  return 0;
 }

@@ -115,10 +115,7 @@ size_t conv_fp32_shared(const struct conv_plan *plan) {
 template <int TN, int RT>
 static int launch(struct cuda_device *device, struct conv_job *job, int64_t tiles, size_t bytes) {
   job->columns = (job->plan.outputs + TN * COLUMNS - 1) / (TN * COLUMNS);
-  int status = conv_allow_shared((const void *)conv_fp32_kernel<TN, RT>, bytes);
-  if (status) {
-    return status;
-  }
+  CUDA_TRY(cuda_allow_shared((const void *)conv_fp32_kernel<TN, RT>, bytes));
   VAMP_LAUNCH((conv_fp32_kernel<TN, RT>), dim3((unsigned)(tiles * job->columns)), dim3(THREADS), bytes,
               device->stream, *job);
   CUDA_TRY(cudaGetLastError());

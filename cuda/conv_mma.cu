@@ -155,10 +155,7 @@ size_t conv_mma_shared(const struct conv_plan *plan) {
 template <enum vamp_precision P, int WARPS_M, int WARPS_N, int WM, int WN>
 static int launch(struct cuda_device *device, struct conv_job *job, int64_t tiles, size_t bytes) {
   job->columns = (job->plan.outputs + WARPS_N * WN - 1) / (WARPS_N * WN);
-  int status = conv_allow_shared((const void *)conv_mma_kernel<P, WARPS_M, WARPS_N, WM, WN>, bytes);
-  if (status) {
-    return status;
-  }
+  CUDA_TRY(cuda_allow_shared((const void *)conv_mma_kernel<P, WARPS_M, WARPS_N, WM, WN>, bytes));
   VAMP_LAUNCH((conv_mma_kernel<P, WARPS_M, WARPS_N, WM, WN>), dim3((unsigned)(tiles * job->columns)),
               dim3(WARPS_M * WARPS_N * 32), bytes, device->stream, *job);
   CUDA_TRY(cudaGetLastError());

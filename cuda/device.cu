@@ -60,24 +60,26 @@ static int upload(struct vamp_device *base, void *to, const void *from, size_t b
   return cuda_upload(cuda_device(base), to, from, bytes);
 }
 
+/* cudaStreamSynchronize would keep a core of the host spinning, for each device; events can sleep. */
+static int wait_done(struct vamp_device *base) {
+  struct cuda_device *device = cuda_device(base);
+  CUDA_TRY(cudaEventRecord(device->done, device->stream));
+  CUDA_TRY(cudaEventSynchronize(device->done));
+  return 0;
+}
+
 static int download(struct vamp_device *base, void *to, const void *from, size_t bytes) {
   struct cuda_device *device = cuda_device(base);
   if (bytes) {
     CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device->stream));
   }
-  CUDA_TRY(cudaStreamSynchronize(device->stream));
-  return 0;
+  return wait_done(base);
 }
 
 static int copy(struct vamp_device *base, void *to, const void *from, size_t bytes) {
   if (bytes) {
     CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_device(base)->stream));
   }
-  return 0;
-}
-
-static int wait_done(struct vamp_device *base) {
-  CUDA_TRY(cudaStreamSynchronize(cuda_device(base)->stream));
   return 0;
 }
 
@@ -178,10 +180,30 @@ static void device_close(struct vamp_device *base) {
   if (device->blas) {
     cublasLtDestroy(device->blas);
   }
+  if (device->done) {
+    cudaEventDestroy(device->done);
+  }
   if (device->stream) {
     cudaStreamDestroy(device->stream);
   }
   free(device);
+}
+
+static __global__ void any_kernel(void) {
+}
+
+/* Whether the plugin was built for this device: otherwise the first launch would fail. */
+static int check_image(const char *name, struct vamp_error *error) {
+  cudaFuncAttributes attributes;
+  cudaError_t found = cudaFuncGetAttributes(&attributes, any_kernel);
+  if (found == cudaSuccess) {
+    return 0;
+  }
+  (void)cudaGetLastError();
+  return vamp_fail(error, VAMP_UNSUPPORTED,
+                   "the plugin has no kernels that run on %s (%s): build it with its compute capability in "
+                   "CUDA_TARGETS",
+                   name, cudaGetErrorString(found));
 }
 
 /* The driver, a device, and one that can run these kernels. */
@@ -229,7 +251,7 @@ static int find_device(struct cuda_device *device, char *name, size_t name_bytes
     return vamp_fail(error, VAMP_UNSUPPORTED, "%s has compute capability %d.%d: 8.0 is the least", name,
                      major, minor);
   }
-  return 0;
+  return check_image(name, error);
 }
 
 /* 0 where the environment says nothing. */
@@ -276,6 +298,10 @@ static int cuda_open(const struct vamp_device_options *options, struct vamp_devi
     goto err;
   }
   status = CUDA_CHECK(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking));
+  if (!status) {
+    status =
+        CUDA_CHECK(cudaEventCreateWithFlags(&device->done, cudaEventDisableTiming | cudaEventBlockingSync));
+  }
   if (!status) {
     status = BLAS_CHECK(cublasLtCreate(&device->blas));
   }

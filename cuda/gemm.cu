@@ -214,8 +214,10 @@ int cuda_gemm(struct cuda_device *device, const struct gemm *g, int tiles) {
     return VAMP_LIMIT;
   }
   if (cuda_bf16(device)) {
+    CUDA_TRY(cuda_allow_shared((const void *)gemm_mma<__nv_bfloat16>, stages * stage_bytes));
     VAMP_LAUNCH(gemm_mma<__nv_bfloat16>, grid, dim3(256), stages * stage_bytes, device->stream, *g);
   } else if (cuda_tf32(device)) {
+    CUDA_TRY(cuda_allow_shared((const void *)gemm_mma<float>, stages * stage_bytes));
     VAMP_LAUNCH(gemm_mma<float>, grid, dim3(256), stages * stage_bytes, device->stream, *g);
   } else {
     VAMP_LAUNCH(gemm_fp32, grid, dim3(256), 0, device->stream, *g);

@@ -15,10 +15,17 @@
  *
  * Only batches of up to most_rows are recorded. Above that a launch hides behind the kernel before it, and
  * the number of classes would grow without bound. A class is recorded when it comes the second time: the
- * first run goes kernel by kernel, so that one-off batches cost no recording, modules are loaded and scratch
- * memory has grown. When memory that a recording knows has moved, or a weight is freed (device->version), the
- * recording is dropped.
+ * first run goes kernel by kernel, so that one-off batches cost no recording, modules are loaded, products
+ * are chosen and scratch memory has grown: none of these may happen while a stream is being captured. So a
+ * run counts as the first only if it came to its end, and only as long as nothing changed since: when memory
+ * that a recording knows has moved, or a weight is freed (device->version), the entry is dropped, recorded or
+ * not. (A model that is loaded where another was freed may have its very addresses, and products of other
+ * shapes.)
+ *
+ * Should a driver refuse to record all the same, the step has not run, but nothing was lost either: recording
+ * is switched off, and VAMP_BUSY asks the engine to run the step once more.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,17 +36,18 @@ enum { most_rows = 4096, most_graphs = 64 };
 struct graph {
   struct vamp_step step;
   int64_t rows;
-  bool filters; /* some sequence has top-k, top-p or typical filtering: another kernel runs */
-  uint64_t version;
-  uint64_t used;        /* the time of its last use */
-  cudaGraphExec_t exec; /* NULL: seen once */
+  bool filters;         /* some sequence has top-k, top-p or typical filtering: another kernel runs */
+  uint64_t version;     /* device->version when its first run ended, or when it was recorded */
+  uint64_t used;        /* the time of its last use; 0: a free entry */
+  bool ran;             /* to the end, kernel by kernel */
+  cudaGraphExec_t exec; /* NULL: not recorded yet */
 };
 
 struct cuda_graphs {
   struct graph list[most_graphs];
   uint64_t now;
-  struct graph *recording;
-  bool off; /* the driver could not record: go without */
+  struct graph *first, *recording; /* the step between step_begin and step_end, one or the other or none */
+  bool off;                        /* the driver could not record: go without */
 };
 
 int cuda_graphs_open(struct cuda_device *device) {
@@ -78,16 +86,15 @@ static bool same_step(const struct vamp_step *a, const struct vamp_step *b) {
 
 /* The entry of this step and class, or one made for it in place of the longest unused. */
 static struct graph *graph_find(struct cuda_device *device, const struct vamp_step *step, int64_t rows,
-                                bool filters, bool *found) {
+                                bool filters) {
   struct cuda_graphs *graphs = device->graphs;
   struct graph *oldest = &graphs->list[0];
   for (int i = 0; i < most_graphs; i++) {
     struct graph *g = &graphs->list[i];
-    if (g->exec && g->version != device->version) {
+    if (g->ran && g->version != device->version) {
       graph_drop(g);
     }
     if (g->used && g->rows == rows && g->filters == filters && same_step(&g->step, step)) {
-      *found = true;
       return g;
     }
     oldest = g->used < oldest->used ? g : oldest;
@@ -96,7 +103,6 @@ static struct graph *graph_find(struct cuda_device *device, const struct vamp_st
   oldest->step = *step;
   oldest->rows = rows;
   oldest->filters = filters;
-  *found = false;
   return oldest;
 }
 
@@ -107,8 +113,9 @@ int cuda_step_begin(struct vamp_device *base, const struct vamp_step *step,
   struct cuda_graphs *graphs = device->graphs;
   struct cuda_batch batch;
   int64_t rows = cuda_class_rows(packing);
-  bool filters = false, found;
+  bool filters = false;
   *replayed = false;
+  graphs->first = NULL;
   if (graphs->off || rows == 0 || rows > most_rows) {
     return 0;
   }
@@ -119,17 +126,22 @@ int cuda_step_begin(struct vamp_device *base, const struct vamp_step *step,
   if (status) {
     return status;
   }
-  struct graph *graph = graph_find(device, step, rows, filters, &found);
+  struct graph *graph = graph_find(device, step, rows, filters);
   graph->used = ++graphs->now;
   if (graph->exec) {
     *replayed = true;
     CUDA_TRY(cudaGraphLaunch(graph->exec, device->stream));
     return 0;
   }
-  if (!found) {
-    return 0; /* kernel by kernel, at the batch's own size */
+  if (!graph->ran) {
+    graphs->first = graph; /* kernel by kernel, at the batch's own size */
+    return 0;
   }
-  CUDA_TRY(cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal));
+  if (CUDA_CHECK(cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal))) {
+    (void)cudaGetLastError();
+    graphs->off = true;
+    return 0;
+  }
   graphs->recording = graph;
   /* Should scratch grow on the way, the recording is good for its first run alone: what was released in
    * between belongs to nobody else until then. */
@@ -138,26 +150,49 @@ int cuda_step_begin(struct vamp_device *base, const struct vamp_step *step,
   return 0;
 }
 
-int cuda_step_end(struct vamp_device *base, int status) {
-  struct cuda_device *device = cuda_device(base);
-  struct graph *graph = device->graphs->recording;
+/* Ends the capture; an executable graph of it, launched, or no graph. */
+static int record(struct cuda_device *device, int status, cudaGraphExec_t *exec) {
   cudaGraph_t recorded = NULL;
-  if (!graph) {
-    return status;
-  }
-  device->graphs->recording = NULL;
-  device->class_rows = 0;
   int ended = CUDA_CHECK(cudaStreamEndCapture(device->stream, &recorded));
   status = status ? status : ended;
   if (!status) {
-    status = CUDA_CHECK(cudaGraphInstantiate(&graph->exec, recorded, 0));
+    status = CUDA_CHECK(cudaGraphInstantiate(exec, recorded, 0));
+  }
+  if (!status) {
+    status = CUDA_CHECK(cudaGraphLaunch(*exec, device->stream));
   }
   if (recorded) {
     cudaGraphDestroy(recorded);
   }
-  if (status) {
-    graph->exec = NULL;
+  if (status && *exec) {
+    cudaGraphExecDestroy(*exec);
+    *exec = NULL;
+  }
+  (void)cudaGetLastError(); /* or the next launch would be blamed for it */
+  return status;
+}
+
+int cuda_step_end(struct vamp_device *base, int status) {
+  struct cuda_device *device = cuda_device(base);
+  struct cuda_graphs *graphs = device->graphs;
+  struct graph *graph = graphs->recording;
+  if (graphs->first && !status) {
+    graphs->first->ran = true;
+    graphs->first->version = device->version;
+  }
+  graphs->first = NULL;
+  if (!graph) {
     return status;
   }
-  return CUDA_CHECK(cudaGraphLaunch(graph->exec, device->stream));
+  graphs->recording = NULL;
+  device->class_rows = 0;
+  int recorded = record(device, status, &graph->exec);
+  if (!recorded || (status && status != VAMP_DEVICE)) {
+    return recorded; /* or an operation that did not fit, recorded or not */
+  }
+  /* Was it the recording, or is the device lost? */
+  CUDA_TRY(cudaStreamSynchronize(device->stream));
+  fprintf(stderr, "cuda: a step could not be recorded: steps run kernel by kernel from here on\n");
+  graphs->off = true;
+  return VAMP_BUSY;
 }

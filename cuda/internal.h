@@ -94,6 +94,7 @@ struct cuda_device {
   int capability;      /* 10 * major + minor: 80, 86, 89, 90 */
   size_t shared_limit; /* bytes of shared memory a block may have, after opting in */
   cudaStream_t stream;
+  cudaEvent_t done; /* to wait for the stream without spinning */
   cublasLtHandle_t blas;
   struct cuda_arena *arena;
   struct cuda_staging staging;
@@ -106,6 +107,22 @@ struct cuda_device {
   struct cuda_profile *profile;  /* NULL: nobody asked */
   int64_t class_rows;            /* while a step is being recorded: rows to launch for; else 0 */
 };
+
+/* What a kernel with dynamic shared memory may declare of static at most: the two share the limits. */
+enum { CUDA_STATIC_SHARED = 1024 };
+
+/* Bytes of dynamic shared memory that a block may have. */
+static inline size_t cuda_shared_room(const struct cuda_device *device) {
+  return device->shared_limit - CUDA_STATIC_SHARED;
+}
+
+/* To be called before a launch that takes so much: above 48 KiB, static included, a kernel must be allowed
+ * to, on each device. */
+static inline cudaError_t cuda_allow_shared(const void *kernel, size_t bytes) {
+  return bytes + CUDA_STATIC_SHARED <= 48 * 1024
+             ? cudaSuccess
+             : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
 
 static inline struct cuda_device *cuda_device(struct vamp_device *device) {
   return (struct cuda_device *)device;
@@ -178,7 +195,7 @@ void cuda_staging_close(struct cuda_device *device);
 int cuda_stage(struct cuda_device *device, const void *from, size_t bytes, const void **memory);
 
 /* A host array into device memory at `to`, in order, read before this returns; waits for the device only
- * where it is larger than a slot. */
+ * where it is larger than the ring. */
 int cuda_upload(struct cuda_device *device, void *to, const void *from, size_t bytes);
 
 /* ---- batches (batch.cu) ---------------------------------------------------------------------------- */

@@ -92,12 +92,12 @@ static __device__ __forceinline__ uint32_t gate_pair(uint32_t value, uint32_t ga
   return bits;
 }
 
-/* y bf16 [rows, 2 * half] -> out bf16 [rows, half]; half a multiple of 8: sixteen bytes a thread. */
-static __global__ void gate_bf16(const uint4 *y, int64_t rows, int half, uint4 *out) {
-  int64_t chunks = half / 8, count = rows * chunks;
-  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
-       i += (int64_t)gridDim.x * blockDim.x) {
-    int64_t at = i / chunks * 2 * chunks + i % chunks;
+/* y bf16 [rows, 2 * half] -> out bf16 [rows, half]; half a multiple of 8: sixteen bytes a thread. A slab has
+ * few enough elements for 32 bits, and a division of 64 would cost as much as all the rest. */
+static __global__ void gate_bf16(const uint4 *y, uint32_t rows, uint32_t half, uint4 *out) {
+  uint32_t chunks = half / 8, count = rows * chunks;
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+    uint32_t at = i + i / chunks * chunks;
     uint4 value = y[at], gate = y[at + chunks];
     out[i] = make_uint4(gate_pair(value.x, gate.x), gate_pair(value.y, gate.y), gate_pair(value.z, gate.z),
                         gate_pair(value.w, gate.w));
@@ -110,11 +110,10 @@ static __device__ __forceinline__ float gate_float(float value, float gate, bool
 }
 
 /* The same in float, rounded to tf32 or not; half a multiple of 4. */
-static __global__ void gate_floats(const float4 *y, int64_t rows, int half, bool tf32, float4 *out) {
-  int64_t chunks = half / 4, count = rows * chunks;
-  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
-       i += (int64_t)gridDim.x * blockDim.x) {
-    int64_t at = i / chunks * 2 * chunks + i % chunks;
+static __global__ void gate_floats(const float4 *y, uint32_t rows, uint32_t half, bool tf32, float4 *out) {
+  uint32_t chunks = half / 4, count = rows * chunks;
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+    uint32_t at = i + i / chunks * chunks;
     float4 value = y[at], gate = y[at + chunks];
     out[i] = make_float4(gate_float(value.x, gate.x, tf32), gate_float(value.y, gate.y, tf32),
                          gate_float(value.z, gate.z, tf32), gate_float(value.w, gate.w, tf32));
@@ -162,12 +161,12 @@ static int finish_slab(struct cuda_device *device, const struct finish *f) {
   int64_t blocks = (f->rows * f->n + 255) / 256;
   dim3 grid((unsigned)(blocks < 16 * device->processors ? blocks : 16 * device->processors));
   if (f->bf16_in && f->epilogue == VAMP_GATED_GELU && !f->bias && f->n % 16 == 0) {
-    VAMP_LAUNCH(gate_bf16, grid, dim3(256), 0, device->stream, (const uint4 *)f->y, f->rows, f->n / 2,
-                (uint4 *)f->out);
+    VAMP_LAUNCH(gate_bf16, grid, dim3(256), 0, device->stream, (const uint4 *)f->y, (uint32_t)f->rows,
+                (uint32_t)f->n / 2, (uint4 *)f->out);
   } else if (!f->bf16_in && f->precision != VAMP_PRECISION_BF16 && f->epilogue == VAMP_GATED_GELU &&
              !f->bias && f->n % 8 == 0) {
-    VAMP_LAUNCH(gate_floats, grid, dim3(256), 0, device->stream, (const float4 *)f->y, f->rows, f->n / 2,
-                f->precision == VAMP_PRECISION_TF32, (float4 *)f->out);
+    VAMP_LAUNCH(gate_floats, grid, dim3(256), 0, device->stream, (const float4 *)f->y, (uint32_t)f->rows,
+                (uint32_t)f->n / 2, f->precision == VAMP_PRECISION_TF32, (float4 *)f->out);
   } else {
     VAMP_LAUNCH(finish_any, grid, dim3(256), 0, device->stream, *f);
   }

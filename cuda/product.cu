@@ -11,14 +11,16 @@
  * NONE, in the words of cublasLt.h "dot-product shall be performed in one sequence", and no workspace to put
  * partial sums in), and checked again (CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
  *  - the algorithm is asked for once for each shape of weight and type of output, for a fixed large number of
- * rows, and then used for any number;
+ * rows, and then used for any number, if the library says that it can be (cublasLtMatmulAlgoCheck) and it was
+ * seen to give one row, 200 and 1300 the bits that it gives them among 2600: nobody promises of an algorithm
+ * that it runs one kernel only;
  *  - a tile that is good for 18 000 rows leaves most of the device idle at 574. Smaller batches may therefore
  * use another kernel, but only one that was seen to give the same bits: when a shape is met first, each
  * candidate multiplies matrices made so that half of the results are nothing but the rounding errors of their
  * sums, and every element is compared with the first algorithm's. Two kernels that sum in different orders
- * disagree in most of a hundred thousand such elements; one that differs anywhere is not used. So the choice
- * by row class cannot change a number. (Plain random matrices were not enough: an output rounded to bfloat16
- * hid the order of its sum.)
+ * disagree in most of a hundred thousand such elements; one that differs anywhere, with the most rows of its
+ * class or the fewest, is not used. So the choice by row class cannot change a number. (Plain random matrices
+ * were not enough: an output rounded to bfloat16 hid the order of its sum.)
  */
 #include <stdlib.h>
 
@@ -26,7 +28,10 @@
 
 enum {
   reference_rows = 8192,
-  probe_rows = 200, /* no multiple of any tile */
+  probe_rows = 2600,
+  drawn_rows = 200,    /* of the probe; the others repeat them */
+  small_rows = 1300,   /* more than any class but the last has, and no multiple of any tile */
+  most_rows = 1 << 17, /* more than a step takes; far beyond, kernels of 32-bit indices refuse */
   candidates = 8,
 };
 
@@ -80,18 +85,31 @@ static void layouts_free(cublasLtMatrixLayout_t in, cublasLtMatrixLayout_t out) 
   }
 }
 
-static int multiply(struct cuda_device *device, const struct cuda_product *p,
-                    const cublasLtMatmulAlgo_t *algorithm, const void *weight, const void *in, int64_t rows,
-                    void *out) {
+static cublasStatus_t multiply(struct cuda_device *device, const struct cuda_product *p,
+                               const cublasLtMatmulAlgo_t *algorithm, const void *weight, const void *in,
+                               int64_t rows, void *out) {
   cublasLtMatrixLayout_t from, to;
   const float one = 1, beta = p->add ? 1.0f : 0.0f;
-  int status = layouts(device, p, rows, &from, &to);
-  if (!status) {
-    status = BLAS_CHECK(cublasLtMatmul(device->blas, p->matmul, &one, weight, p->weight, in, from, &beta, out,
-                                       to, out, to, algorithm, NULL, 0, device->stream));
+  cublasStatus_t status = CUBLAS_STATUS_ALLOC_FAILED;
+  if (!layouts(device, p, rows, &from, &to)) {
+    status = cublasLtMatmul(device->blas, p->matmul, &one, weight, p->weight, in, from, &beta, out, to, out,
+                            to, algorithm, NULL, 0, device->stream);
   }
   layouts_free(from, to);
   return status;
+}
+
+/* Whether the library would run the algorithm on so many rows, without a workspace. */
+static bool runs_on(struct cuda_device *device, const struct cuda_product *p,
+                    const cublasLtMatmulAlgo_t *algorithm, int64_t rows) {
+  cublasLtMatmulHeuristicResult_t result = {};
+  cublasLtMatrixLayout_t from, to;
+  bool runs = !layouts(device, p, rows, &from, &to) &&
+              cublasLtMatmulAlgoCheck(device->blas, p->matmul, p->weight, from, to, to, algorithm, &result) ==
+                  CUBLAS_STATUS_SUCCESS &&
+              result.workspaceSize == 0;
+  layouts_free(from, to);
+  return runs;
 }
 
 static bool splits_sum(const cublasLtMatmulAlgo_t *algorithm) {
@@ -107,8 +125,9 @@ static bool splits_sum(const cublasLtMatmulAlgo_t *algorithm) {
   return got != CUBLAS_STATUS_SUCCESS || splits > 1 || splits < 0 || scheme != CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
-/* Up to `candidates` algorithms for so many rows, best first, none of which cuts the sum. */
-static int suggestions(struct cuda_device *device, const struct cuda_product *p, int64_t rows,
+/* Up to `candidates` algorithms for so many rows, best first, none of which cuts the sum, and all of which
+ * run on `least` as well, and the last class's on any number. */
+static int suggestions(struct cuda_device *device, const struct cuda_product *p, int64_t rows, int64_t least,
                        cublasLtMatmulAlgo_t *list, int *count) {
   cublasLtMatmulHeuristicResult_t results[candidates];
   cublasLtMatmulPreference_t preference = NULL;
@@ -144,7 +163,8 @@ static int suggestions(struct cuda_device *device, const struct cuda_product *p,
   }
   for (int i = 0; i < found; i++) {
     if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize == 0 &&
-        !splits_sum(&results[i].algo)) {
+        !splits_sum(&results[i].algo) && runs_on(device, p, &results[i].algo, least) &&
+        (rows < reference_rows || runs_on(device, p, &results[i].algo, most_rows))) {
       list[(*count)++] = results[i].algo;
     }
   }
@@ -195,9 +215,12 @@ static __global__ void count_differences(const uint32_t *a, const uint32_t *b, i
 
 /* What a candidate is tried on; results are compared in words of four bytes. */
 struct probe {
-  void *weight, *in, *expected, *got;
+  void *weight, *in;
+  void *expected; /* the product of `rows` rows */
+  void *got;      /* of up to small_rows, the same ones */
   int *differences;
-  size_t out_bytes;
+  int64_t rows;
+  size_t row_bytes;
 };
 
 static void probe_free(struct cuda_device *device, struct probe *probe) {
@@ -208,97 +231,161 @@ static void probe_free(struct cuda_device *device, struct probe *probe) {
   cuda_release(device, probe->differences);
 }
 
-static int probe_matrix(struct cuda_device *device, int64_t rows, int k, bool opposed, void **memory) {
-  int64_t count = rows * k;
-  int status = cuda_allocate(device, device->base.act_size * (size_t)count, memory);
-  if (!status) {
-    VAMP_LAUNCH(fill_probe, dim3(256), dim3(256), 0, device->stream, *memory, count, k, opposed,
-                cuda_bf16(device), (uint64_t)(opposed ? 1 : 2));
-    status = CUDA_CHECK(cudaGetLastError());
+static int probe_matrix(struct cuda_device *device, int64_t rows, int k, bool opposed, int64_t drawn,
+                        void **memory) {
+  size_t row_bytes = device->base.act_size * (size_t)k;
+  int status = cuda_allocate(device, row_bytes * (size_t)rows, memory);
+  if (status) {
+    return status;
   }
-  return status;
+  VAMP_LAUNCH(fill_probe, dim3(256), dim3(256), 0, device->stream, *memory, drawn * k, k, opposed,
+              cuda_bf16(device), (uint64_t)(opposed ? 1 : 2));
+  CUDA_TRY(cudaGetLastError());
+  for (int64_t row = drawn; row < rows; row += drawn) {
+    size_t bytes = row_bytes * (size_t)(rows - row < drawn ? rows - row : drawn);
+    CUDA_TRY(cudaMemcpyAsync((char *)*memory + row_bytes * (size_t)row, *memory, bytes,
+                             cudaMemcpyDeviceToDevice, device->stream));
+  }
+  return 0;
 }
 
-static int probe_open(struct cuda_device *device, const struct cuda_product *p, struct probe *probe) {
+static int probe_open(struct cuda_device *device, const struct cuda_product *p, int64_t rows,
+                      struct probe *probe) {
   void *differences = NULL;
-  probe->out_bytes = (p->float_out ? 4 : device->base.act_size) * (size_t)probe_rows * (size_t)p->n;
-  int status = probe_matrix(device, p->n, p->k, false, &probe->weight);
+  probe->rows = rows;
+  probe->row_bytes = (p->float_out ? 4 : device->base.act_size) * (size_t)p->n;
+  int status = probe_matrix(device, p->n, p->k, false, p->n, &probe->weight);
   if (!status) {
-    status = probe_matrix(device, probe_rows, p->k, true, &probe->in);
+    status = probe_matrix(device, rows, p->k, true, drawn_rows, &probe->in);
   }
   if (!status) {
-    status = cuda_allocate(device, probe->out_bytes, &probe->expected);
+    status = cuda_allocate(device, probe->row_bytes * (size_t)rows, &probe->expected);
   }
   if (!status) {
-    status = cuda_allocate(device, probe->out_bytes, &probe->got);
+    status = cuda_allocate(device, probe->row_bytes * small_rows, &probe->got);
   }
   if (!status) {
     status = cuda_allocate(device, sizeof(int), &differences);
     probe->differences = (int *)differences;
   }
+  if (status) {
+    probe_free(device, probe);
+    *probe = {};
+  }
   return status;
 }
 
+/* false: the library refused. What it would say of a device that failed, the next wait says. */
 static int probe_multiply(struct cuda_device *device, const struct cuda_product *p,
-                          const cublasLtMatmulAlgo_t *algorithm, const struct probe *probe, void *out) {
-  int status = CUDA_CHECK(cudaMemsetAsync(out, 0, probe->out_bytes, device->stream));
-  return status ? status : multiply(device, p, algorithm, probe->weight, probe->in, probe_rows, out);
+                          const cublasLtMatmulAlgo_t *algorithm, const struct probe *probe, int64_t rows,
+                          void *out, bool *done) {
+  CUDA_TRY(cudaMemsetAsync(out, 0, probe->row_bytes * (size_t)rows, device->stream));
+  *done = multiply(device, p, algorithm, probe->weight, probe->in, rows, out) == CUBLAS_STATUS_SUCCESS;
+  return 0;
 }
 
-/* Whether the algorithm gives the bits of the reference, which is algorithm[CUDA_ROW_CLASSES - 1]. */
+/* Whether the algorithm gives the first so many rows the bits that are expected. */
 static int probe_agrees(struct cuda_device *device, const struct cuda_product *p,
-                        const cublasLtMatmulAlgo_t *algorithm, const struct probe *probe, bool *agrees) {
+                        const cublasLtMatmulAlgo_t *algorithm, const struct probe *probe, int64_t rows,
+                        bool *agrees) {
   int differences = 0;
-  int status = probe_multiply(device, p, algorithm, probe, probe->got);
-  if (!status) {
-    status = CUDA_CHECK(cudaMemsetAsync(probe->differences, 0, sizeof(int), device->stream));
+  int status = probe_multiply(device, p, algorithm, probe, rows, probe->got, agrees);
+  if (status || !*agrees) {
+    return status;
   }
-  if (!status) {
-    VAMP_LAUNCH(count_differences, dim3(256), dim3(256), 0, device->stream, (const uint32_t *)probe->expected,
-                (const uint32_t *)probe->got, (int64_t)(probe->out_bytes / 4), probe->differences);
-    status = CUDA_CHECK(cudaGetLastError());
+  CUDA_TRY(cudaMemsetAsync(probe->differences, 0, sizeof(int), device->stream));
+  VAMP_LAUNCH(count_differences, dim3(256), dim3(256), 0, device->stream, (const uint32_t *)probe->expected,
+              (const uint32_t *)probe->got, (int64_t)(probe->row_bytes * (size_t)rows / 4),
+              probe->differences);
+  CUDA_TRY(cudaGetLastError());
+  CUDA_TRY(cudaMemcpyAsync(&differences, probe->differences, sizeof differences, cudaMemcpyDeviceToHost,
+                           device->stream));
+  CUDA_TRY(cudaStreamSynchronize(device->stream));
+  *agrees = differences == 0;
+  return 0;
+}
+
+/* Whether an algorithm may be the reference: it then serves any number of rows. */
+static int reference_holds(struct cuda_device *device, const struct cuda_product *p,
+                           const cublasLtMatmulAlgo_t *algorithm, const struct probe *probe, bool *holds) {
+  static const int64_t ROWS[] = {1, 200, small_rows};
+  int status = probe_multiply(device, p, algorithm, probe, probe->rows, probe->expected, holds);
+  for (int i = 0; i < 3 && *holds && !status; i++) {
+    status = probe_agrees(device, p, algorithm, probe, ROWS[i], holds);
   }
-  if (!status) {
-    status = CUDA_CHECK(cudaMemcpyAsync(&differences, probe->differences, sizeof differences,
-                                        cudaMemcpyDeviceToHost, device->stream));
-  }
-  if (!status) {
-    status = CUDA_CHECK(cudaStreamSynchronize(device->stream));
-  }
-  *agrees = !status && differences == 0;
   return status;
 }
 
-/* For each class of fewer rows the first candidate that agrees with the reference. Where memory for the probe
- * is short the reference serves all: the choice costs time, never bits. */
-static int choose_small(struct cuda_device *device, struct cuda_product *p) {
-  struct probe probe = {};
-  cublasLtMatmulAlgo_t list[candidates];
-  const cublasLtMatmulAlgo_t *reference = &p->algorithm[CUDA_ROW_CLASSES - 1];
-  int status = probe_open(device, p, &probe), count;
-  if (!status) {
-    status = probe_multiply(device, p, reference, &probe, probe.expected);
+/* The first of the candidates that holds; where none does the shape is `plain`, our own product's. */
+static int choose_reference(struct cuda_device *device, struct cuda_product *p,
+                            const cublasLtMatmulAlgo_t *list, int count, const struct probe *probe) {
+  bool holds = false;
+  int status = 0;
+  for (int i = 0; i < count && !holds && !status; i++) {
+    status = reference_holds(device, p, &list[i], probe, &holds);
+    p->algorithm[CUDA_ROW_CLASSES - 1] = list[i];
   }
+  p->plain = !holds;
+  for (int c = 0; c < CUDA_ROW_CLASSES - 1; c++) {
+    p->algorithm[c] = p->algorithm[CUDA_ROW_CLASSES - 1];
+  }
+  return status;
+}
+
+/* For each class of fewer rows the first candidate that agrees with the reference. */
+static int choose_small(struct cuda_device *device, struct cuda_product *p, const struct probe *probe) {
+  cublasLtMatmulAlgo_t list[candidates];
+  int status = 0, count;
   for (int c = 0; c < CUDA_ROW_CLASSES - 1 && !status; c++) {
-    status = suggestions(device, p, class_limit[c], list, &count);
+    int64_t most = class_limit[c], least = c > 0 ? class_limit[c - 1] + 1 : 1;
+    status = suggestions(device, p, most, least, list, &count);
     bool agrees = false;
     for (int i = 0; i < count && !status && !agrees; i++) {
-      status = probe_agrees(device, p, &list[i], &probe, &agrees);
-      if (agrees) {
+      status = probe_agrees(device, p, &list[i], probe, most, &agrees);
+      if (agrees && !status) {
+        status = probe_agrees(device, p, &list[i], probe, least, &agrees);
+      }
+      if (agrees && !status) {
         p->algorithm[c] = list[i];
       }
     }
   }
+  return status;
+}
+
+/* Where memory for the probe is short even for few rows, the library's first candidate serves all: that is
+ * what every kernel seen so far allows. */
+static int choose(struct cuda_device *device, struct cuda_product *p) {
+  struct probe probe = {};
+  cublasLtMatmulAlgo_t list[candidates];
+  int count, status = suggestions(device, p, reference_rows, 1, list, &count);
+  p->plain = count == 0;
+  if (status || p->plain) {
+    return status;
+  }
+  for (int c = 0; c < CUDA_ROW_CLASSES; c++) {
+    p->algorithm[c] = list[0];
+  }
+  status = probe_open(device, p, probe_rows, &probe);
+  if (status == VAMP_MEMORY) {
+    status = probe_open(device, p, small_rows, &probe);
+  }
+  if (status) {
+    return status == VAMP_MEMORY ? 0 : status;
+  }
+  status = choose_reference(device, p, list, count, &probe);
+  if (!status && !p->plain) {
+    status = choose_small(device, p, &probe);
+  }
   probe_free(device, &probe);
-  return status == VAMP_MEMORY ? 0 : status;
+  return status;
 }
 
 static int product_make(struct cuda_device *device, int n, int k, bool float_out, bool add,
                         struct cuda_product **out) {
   struct cuda_product *p = (struct cuda_product *)calloc(1, sizeof *p);
-  cublasLtMatmulAlgo_t list[candidates];
   const cublasOperation_t transposed = CUBLAS_OP_T;
-  int count = 0, status;
+  int status;
   if (!p) {
     return VAMP_MEMORY;
   }
@@ -317,20 +404,10 @@ static int product_make(struct cuda_device *device, int n, int k, bool float_out
         BLAS_CHECK(cublasLtMatrixLayoutCreate(&p->weight, act_type(device), (uint64_t)k, (uint64_t)n, k));
   }
   if (!status) {
-    status = suggestions(device, p, reference_rows, list, &count);
+    status = choose(device, p);
   }
   if (status) {
     goto err;
-  }
-  p->plain = count == 0;
-  for (int c = 0; c < CUDA_ROW_CLASSES && count > 0; c++) {
-    p->algorithm[c] = list[0];
-  }
-  if (!p->plain) {
-    status = choose_small(device, p);
-    if (status) {
-      goto err;
-    }
   }
   *out = p;
   return 0;
@@ -361,5 +438,5 @@ int cuda_product_run(struct cuda_device *device, const struct cuda_product *p, c
   while (c < CUDA_ROW_CLASSES - 1 && rows > class_limit[c]) {
     c++;
   }
-  return multiply(device, p, &p->algorithm[c], weight, in, rows, out);
+  return BLAS_CHECK(multiply(device, p, &p->algorithm[c], weight, in, rows, out));
 }

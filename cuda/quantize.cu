@@ -221,10 +221,7 @@ template <int D>
 static int launch(struct cuda_device *device, const struct cuda_quantizer *q, int64_t rows,
                   const float *latent, int32_t *codes) {
   size_t bytes = shared_bytes(q->width, q->dimensions);
-  if (bytes > 48 * 1024) {
-    CUDA_TRY(cudaFuncSetAttribute((const void *)quantize_kernel<D>,
-                                  cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-  }
+  CUDA_TRY(cuda_allow_shared((const void *)quantize_kernel<D>, bytes));
   int64_t blocks = (rows + WARPS * ROWS - 1) / (WARPS * ROWS);
   VAMP_LAUNCH(quantize_kernel<D>, dim3((unsigned)blocks), dim3(WARPS * 32), bytes, device->stream, view(q),
               rows, latent, codes);
@@ -358,7 +355,7 @@ int cuda_quantizer_create(struct vamp_device *base, int codebooks, int entries, 
                           const float *out_weight, const float *out_bias, struct vamp_weight **quantizer,
                           struct vamp_error *error) {
   struct cuda_device *device = cuda_device(base);
-  if (shared_bytes(width, dimensions) > device->shared_limit) {
+  if (shared_bytes(width, dimensions) > cuda_shared_room(device)) {
     return vamp_fail(error, VAMP_UNSUPPORTED, "a quantiser of %d channels is too wide for this device",
                      width);
   }

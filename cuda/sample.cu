@@ -6,8 +6,9 @@
  *  - sums run in the CPU's order: sixteen interleaved chains and a tree for the softmax, one chain over the
  * vocabulary for the running sum that the random number is compared with;
  *  - filters look at the same sorted list: by probability, and by token where that is equal.
- * The logarithms of confidence are taken in double, which agrees with a good logf to the last bit but for
- * rare cases.
+ * Logarithms, of confidence and of the typical filter, are taken in double and rounded, which agrees with
+ * glibc's logf but for one number in some thousands; the GPU's own logf is good to a bit and often differs in
+ * it.
  *
  * draw_plain: a warp takes a position. The chain over the vocabulary is the cost: some 1024 dependent
  * additions, 5 cycles each, against 30 microseconds that a step's smallest product takes; thousands of warps
@@ -273,7 +274,7 @@ static __device__ void keep_typical(const struct vamp_sequence *s, const uint64_
   __syncthreads();
   for (int i = (int)threadIdx.x; i < count; i += threads) {
     float p = ranked_p(list[i]) / a->total;
-    distance[i] = p > 0 ? __fmul_rn(p, logf(p)) : 0.0f;
+    distance[i] = p > 0 ? __fmul_rn(p, logarithm(p)) : 0.0f;
   }
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -286,7 +287,7 @@ static __device__ void keep_typical(const struct vamp_sequence *s, const uint64_
   __syncthreads();
   for (int i = (int)threadIdx.x; i < count; i += threads) {
     float p = ranked_p(list[i]);
-    distance[i] = fabsf(-logf(p > 0 ? p / a->total : FLT_MIN) - a->entropy);
+    distance[i] = fabsf(-logarithm(p > 0 ? p / a->total : FLT_MIN) - a->entropy);
   }
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -379,10 +380,10 @@ int cuda_sample(struct cuda_device *device, const struct sample *sample, int til
       padded *= 2;
     }
     size_t shared = sizeof(uint64_t) * (size_t)padded + sizeof(float) * (size_t)sample->vocabulary;
-    if (shared > device->shared_limit - 1024) {
+    if (shared > cuda_shared_room(device)) {
       return VAMP_UNSUPPORTED;
     }
-    CUDA_TRY(cudaFuncSetAttribute(draw_filtered, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
+    CUDA_TRY(cuda_allow_shared((const void *)draw_filtered, shared));
     VAMP_LAUNCH(draw_filtered, dim3((unsigned)slots), dim3(threads), shared, device->stream, *sample, padded);
     CUDA_TRY(cudaGetLastError());
   }

@@ -4,7 +4,8 @@
  * Everything small goes through a ring of pinned slots: the host's bytes are copied into a slot at once, the
  * device fetches them when its queue gets there, and the caller goes on. So preparing the next step never
  * waits for the current one, unless the host runs more than a ring ahead. What is larger than a slot
- * (weights, audio) is handed to the driver as it is, which may wait; that happens at load and once a clip.
+ * (weights, audio) goes slot by slot. To hand the driver pageable memory instead would be no quicker, for it
+ * does the same, and when it has read that memory is a question of driver and machine.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -61,15 +62,15 @@ static int slot_send(struct cuda_device *device, int slot, void *to, const void 
 }
 
 int cuda_upload(struct cuda_device *device, void *to, const void *from, size_t bytes) {
-  if (bytes == 0) {
-    return 0;
+  int slot, status = 0;
+  for (size_t at = 0; at < bytes && !status; at += CUDA_SLOT_BYTES) {
+    size_t piece = bytes - at < CUDA_SLOT_BYTES ? bytes - at : (size_t)CUDA_SLOT_BYTES;
+    status = slot_take(device, &slot);
+    if (!status) {
+      status = slot_send(device, slot, (char *)to + at, (const char *)from + at, piece);
+    }
   }
-  if (bytes > CUDA_SLOT_BYTES) {
-    CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device->stream));
-    return 0;
-  }
-  int slot, status = slot_take(device, &slot);
-  return status ? status : slot_send(device, slot, to, from, bytes);
+  return status;
 }
 
 int cuda_stage(struct cuda_device *device, const void *from, size_t bytes, const void **memory) {

@@ -289,15 +289,12 @@ static bool fused_fits(const struct cuda_device *device, const struct vamp_unit_
   struct unit_job job;
   return cuda_bf16(device) && shape->channels > 8 && shape->channels <= FUSED_LIMIT &&
          shape->kernel2 <= fused_rows(shape->channels) / 2 &&
-         fused_geometry(shape, &job) <= device->shared_limit;
+         fused_geometry(shape, &job) <= cuda_shared_room(device);
 }
 
 template <int WARPS_M, int WARPS_N, int WN>
 static int launch(struct cuda_device *device, const struct unit_job *job, int64_t tiles, size_t bytes) {
-  int status = conv_allow_shared((const void *)unit_kernel<WARPS_M, WARPS_N, WN>, bytes);
-  if (status) {
-    return status;
-  }
+  CUDA_TRY(cuda_allow_shared((const void *)unit_kernel<WARPS_M, WARPS_N, WN>, bytes));
   VAMP_LAUNCH((unit_kernel<WARPS_M, WARPS_N, WN>), dim3((unsigned)tiles), dim3(WARPS_M * WARPS_N * 32), bytes,
               device->stream, *job);
   CUDA_TRY(cudaGetLastError());

@@ -302,6 +302,7 @@ int transformer_step(struct transformer *t, const struct vamp_packing *packing,
     status = device->ops->step_begin(device, &step, packing, sequences, &replayed);
     if (!status && !replayed) {
       status = device->ops->step_end(device, run_step(t, packing, sequences));
+      status = status == VAMP_BUSY ? run_step(t, packing, sequences) : status;
     }
   }
   return status ? vamp_fail(error, status, "generating: %s", vamp_device_trouble(status)) : 0;

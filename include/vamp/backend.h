@@ -165,7 +165,8 @@ struct vamp_operations {
    * nothing is allocated, copied or created. A device may record the operations of a step and later run the
    * recording instead: then step_begin runs the whole step and sets *replayed, and neither the operations nor
    * step_end are called. step_end gets the first status of the operations that was not 0, or 0, and returns
-   * it or its own. */
+   * it or its own; VAMP_BUSY: recording failed, nothing ran, and the operations are to be called once more.
+   */
   int (*step_begin)(struct vamp_device *device, const struct vamp_step *step,
                     const struct vamp_packing *packing, const struct vamp_sequence *sequences,
                     bool *replayed);

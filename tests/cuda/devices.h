@@ -11,6 +11,9 @@
 
 #include <dlfcn.h>
 
+/* What a test's devices take: three are open at a time, and each would take nearly all that it finds. */
+#define DEVICES_MEBIBYTES "256"
+
 /* Group setup. */
 static inline int devices_open(void **state) {
   struct devices *devices = calloc(1, sizeof *devices);
@@ -31,6 +34,7 @@ static inline int devices_open(void **state) {
   }
   static const enum vamp_precision PRECISIONS[] = {VAMP_PRECISION_FP32, VAMP_PRECISION_BF16,
                                                    VAMP_PRECISION_TF32};
+  setenv("VAMP_CUDA_MEMORY_MIB", DEVICES_MEBIBYTES, 0);
   for (int i = 0; i < 3; i++) {
     struct setting *setting = &devices->setting[i];
     struct vamp_device_options options = {.precision = PRECISIONS[i], .precision_given = true};

@@ -75,6 +75,11 @@ def test_no_room_on_the_device_is_an_error(run, clips, tmp_path):
     assert "memory" in done.stderr and not (tmp_path / "o.wav").exists()
 
 
+def test_a_plugin_for_other_devices(run, clips, tmp_path):
+    done = run(clips[0], "-o", tmp_path / "o.wav", *EMULATED, code=1, environment={"VAMP_EMULATOR_NO_IMAGE": "1"})
+    assert "has no kernels that run on emulated device" in done.stderr and "CUDA_TARGETS" in done.stderr
+
+
 # ---- which backend is taken --------------------------------------------------------------------------------
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 /*
  * The CUDA device itself: how it is opened, its arena, copies larger and more than its ring of pinned memory
- * takes, batches of more sequences than its tables had room for. What memory runs out at must stay usable.
+ * takes, batches of more sequences than its tables had room for, and when a step is recorded. What memory
+ * runs out at must stay usable.
  */
 #include "tests/cuda/devices.h"
 
@@ -252,12 +253,83 @@ static void test_unsupported(void **state) {
   device->close(device);
 }
 
+/* ---- recorded steps: one product for each ------------------------------------------------------------- */
+
+enum { STEP_ROWS = 70, STEP_ROOM = 128, STEP_K = 64, STEP_MOST = 256 };
+
+struct one_step {
+  struct vamp_device *device;
+  struct vamp_step step;
+  struct vamp_packing packing;
+  struct vamp_sequence sequence;
+  void *in, *out;
+};
+
+static struct vamp_weight *step_weight(const struct one_step *s, int n) {
+  struct vamp_weight *weight = NULL;
+  float *values = random_weights((size_t)n * STEP_K, STEP_K, (uint64_t)n);
+  assert_int_equal(s->device->ops->linear_create(s->device, n, STEP_K, false, values, NULL, &weight, NULL),
+                   0);
+  free(values);
+  return weight;
+}
+
+/* Whether the step was replayed; `status`: what its operations are said to have come to. */
+static bool step_runs(struct one_step *s, const struct vamp_weight *weight, int n, int status) {
+  const struct vamp_operations *ops = s->device->ops;
+  float *plain = taken(malloc(sizeof *plain * STEP_ROWS * STEP_MOST));
+  float *got = taken(malloc(sizeof *got * STEP_ROWS * STEP_MOST));
+  bool replayed;
+  assert_int_equal(ops->step_begin(s->device, &s->step, &s->packing, &s->sequence, &replayed), 0);
+  if (!replayed) {
+    status = status ? status : ops->linear(s->device, weight, VAMP_STORE_F32, &s->packing, s->in, s->out);
+    assert_int_equal(ops->step_end(s->device, status), status);
+  }
+  if (!status) {
+    assert_int_equal(ops->download(s->device, got, s->out, sizeof *got * STEP_ROWS * (size_t)n), 0);
+    assert_int_equal(ops->linear(s->device, weight, VAMP_STORE_F32, &s->packing, s->in, s->out), 0);
+    assert_int_equal(ops->download(s->device, plain, s->out, sizeof *got * STEP_ROWS * (size_t)n), 0);
+    assert_memory_equal(got, plain, sizeof *got * STEP_ROWS * (size_t)n);
+  }
+  free(plain);
+  free(got);
+  return replayed;
+}
+
+/* A step is recorded once it has run to its end with all that it needs: not when that failed, and not when a
+ * weight was freed since, whose place another may have taken. */
+static void test_recording(void **state) {
+  (void)state;
+  static const int64_t OFFSETS[] = {0, STEP_ROWS};
+  struct one_step s = {.device = open_device(VAMP_PRECISION_BF16, true, "64"), .packing = {1, OFFSETS}};
+  const struct vamp_operations *ops = s.device->ops;
+  float *values = random_floats((size_t)STEP_ROOM * STEP_MOST, 1, 3);
+  s.in = device_array(s.device, values, sizeof(uint16_t) * STEP_ROOM * STEP_K);
+  s.out = device_array(s.device, values, sizeof *values * STEP_ROOM * STEP_MOST);
+  s.step = (struct vamp_step){&s, {s.in, s.out, NULL}};
+  struct vamp_weight *first = step_weight(&s, 64);
+  assert_false(step_runs(&s, first, 64, VAMP_MEMORY)); /* did not come to its end */
+  assert_false(step_runs(&s, first, 64, 0));           /* kernel by kernel */
+  ops->weight_free(s.device, first);
+  struct vamp_weight *second = step_weight(&s, 128);
+  assert_false(step_runs(&s, second, 128, 0)); /* kernel by kernel */
+  assert_false(step_runs(&s, second, 128, 0)); /* recorded */
+  for (int i = 0; i < 2; i++) {
+    assert_true(step_runs(&s, second, 128, 0));
+  }
+  ops->weight_free(s.device, second);
+  ops->release(s.device, s.in);
+  ops->release(s.device, s.out);
+  free(values);
+  s.device->close(s.device);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_open),         cmocka_unit_test(test_copies),
       cmocka_unit_test(test_many_uploads), cmocka_unit_test(test_exhausted),
       cmocka_unit_test(test_no_scratch),   cmocka_unit_test(test_many_sequences),
-      cmocka_unit_test(test_unsupported),
+      cmocka_unit_test(test_unsupported),  cmocka_unit_test(test_recording),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

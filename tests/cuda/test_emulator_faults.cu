@@ -372,6 +372,83 @@ static void test_launches(void **) {
   cudaGetLastError();
 }
 
+/* 48 KiB and nothing beside them are what a kernel has that declares none of its own. */
+static void test_shared_limit(void **) {
+  cudaFuncSetAttribute(read_unwritten, cudaFuncAttributeMaxDynamicSharedMemorySize, 0);
+  VAMP_LAUNCH(read_unwritten, 1, 1, 47 << 10, 0, numbers, numbers);
+  expect(NULL);
+  VAMP_LAUNCH(read_unwritten, 1, 1, 48 << 10, 0, numbers, numbers);
+  assert_int_equal(cudaGetLastError(), cudaErrorInvalidValue);
+  assert_int_equal(
+      cudaFuncSetAttribute(read_unwritten, cudaFuncAttributeMaxDynamicSharedMemorySize, 98 << 10),
+      cudaSuccess);
+  VAMP_LAUNCH(read_unwritten, 1, 1, 98 << 10, 0, numbers, numbers);
+  expect(NULL);
+  assert_int_equal(
+      cudaFuncSetAttribute(read_unwritten, cudaFuncAttributeMaxDynamicSharedMemorySize, 99 << 10),
+      cudaErrorInvalidValue);
+  cudaGetLastError();
+}
+
+static __global__ void never_launched(float *out) {
+  out[0] = 1;
+}
+
+/* What may not happen between begin and end of a capture voids it, and the stream is as good as before. */
+static void test_forbidden_in_capture(void **) {
+  enum { WAIT, EVENT, ALLOCATE, PIN, COPY, PAGEABLE, LOAD, NOTHING };
+  static float host;
+  for (int what = WAIT; what <= NOTHING; what++) {
+    cudaStream_t stream;
+    cudaEvent_t event;
+    cudaGraph_t graph = NULL;
+    float *memory = NULL;
+    assert_int_equal(cudaStreamCreate(&stream), cudaSuccess);
+    assert_int_equal(cudaEventCreate(&event), cudaSuccess);
+    VAMP_LAUNCH(count, 1, 1, 0, stream, false, words);
+    assert_int_equal(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    cudaError_t status = cudaSuccess;
+    switch (what) {
+    case WAIT:
+      status = cudaStreamSynchronize(stream);
+      break;
+    case EVENT:
+      status = cudaEventSynchronize(event);
+      break;
+    case ALLOCATE:
+      status = cudaMalloc(&memory, 256);
+      break;
+    case PIN:
+      status = cudaMallocHost(&memory, 256);
+      break;
+    case COPY:
+      status = cudaMemcpy(numbers, &host, sizeof host, cudaMemcpyHostToDevice);
+      break;
+    case PAGEABLE:
+      status = cudaMemcpyAsync(numbers, &host, sizeof host, cudaMemcpyHostToDevice, stream);
+      break;
+    case LOAD:
+      VAMP_LAUNCH(never_launched, 1, 1, 0, stream, numbers);
+      status = cudaGetLastError();
+      break;
+    }
+    VAMP_LAUNCH(count, 1, 1, 0, stream, false, words);
+    assert_int_equal(cudaGetLastError(), what == NOTHING ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
+    assert_int_equal(status, what == NOTHING ? cudaSuccess : cudaErrorStreamCaptureUnsupported);
+    assert_int_equal(cudaStreamEndCapture(stream, &graph),
+                     what == NOTHING ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
+    assert_int_equal(graph != NULL, what == NOTHING);
+    cudaGetLastError();
+    VAMP_LAUNCH(count, 1, 1, 0, stream, false, words);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    if (graph) {
+      cudaGraphDestroy(graph);
+    }
+    cudaEventDestroy(event);
+    cudaStreamDestroy(stream);
+  }
+}
+
 /* A pinned buffer that is reused before the copy is made arrives changed; a graph repeats its work. */
 static void test_streams(void **) {
   cudaStream_t stream;
@@ -415,6 +492,8 @@ int main(void) {
       cmocka_unit_test(test_divergent_collectives),
       cmocka_unit_test(test_copies),
       cmocka_unit_test(test_launches),
+      cmocka_unit_test(test_shared_limit),
+      cmocka_unit_test(test_forbidden_in_capture),
       cmocka_unit_test(test_streams),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);

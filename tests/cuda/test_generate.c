@@ -284,6 +284,29 @@ static void a_step_is_recorded_once(void **state) {
   free(m);
 }
 
+/* A driver that cannot record (the emulator's, on demand) costs time and no job. */
+static void steps_that_cannot_be_recorded(void **state) {
+  (void)state;
+  struct material *m = malloc(sizeof *m);
+  struct vamp_result *plain[JOBS] = {NULL}, *got[JOBS] = {NULL};
+  struct fixture f;
+  assert_non_null(m);
+  make_material(m, VAMP_TASK_COARSE, 0, 100);
+  m->job.sampling.coarse_steps = 4;
+  open_fixture(&f, true, VAMP_PRECISION_BF16);
+  run_all(f.loop, 1, m, plain);
+  close_fixture(&f);
+  open_fixture(&f, true, VAMP_PRECISION_BF16);
+  setenv("VAMP_EMULATOR_CAPTURE", "0", 1);
+  run_all(f.loop, 1, m, got);
+  unsetenv("VAMP_EMULATOR_CAPTURE");
+  close_fixture(&f);
+  assert_same(got[0], plain[0], true);
+  free_results(plain);
+  free_results(got);
+  free(m);
+}
+
 /* A larger job in between moves what recordings know: the buffers of the same stage, or, of the other one,
  * the scratch memory that both share. */
 static void recordings_survive_growth(void **state) {
@@ -342,8 +365,8 @@ static void recordings_survive_a_crowd(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(tokens_are_those_of_the_cpu), cmocka_unit_test(jobs_do_not_see_each_other),
-      cmocka_unit_test(a_step_is_recorded_once),     cmocka_unit_test(recordings_survive_growth),
-      cmocka_unit_test(recordings_survive_a_crowd),
+      cmocka_unit_test(a_step_is_recorded_once),     cmocka_unit_test(steps_that_cannot_be_recorded),
+      cmocka_unit_test(recordings_survive_growth),   cmocka_unit_test(recordings_survive_a_crowd),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -109,21 +109,44 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 }
 
 /* For few columns of B another algorithm is named first, whose sums have another order and so other bits: as
- * the real library may prefer another kernel there. Who needs a column's bits to be independent of their
- * number must notice. */
+ * the real library may prefer another kernel there. For many, one whose order depends on how many there are,
+ * and one that does not run on few. Who needs a column's bits to be independent of their number must notice.
+ */
+enum { FORWARDS, BACKWARDS, FICKLE, LARGE_ONLY };
+#define FEW_COLUMNS 2048
+#define FICKLE_COLUMNS 1000
+#define LARGE_COLUMNS 16
+
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
                                               cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t,
                                               int requested, cublasLtMatmulHeuristicResult_t *results,
                                               int *returned) {
-  int offered = d->columns < 2048 ? 2 : 1;
-  *returned = requested < offered ? requested : offered;
+  static const uint64_t few[] = {BACKWARDS, FORWARDS}, many[] = {LARGE_ONLY, FICKLE, FORWARDS};
+  const uint64_t *offered = d->columns < FEW_COLUMNS ? few : many;
+  int count = d->columns < FEW_COLUMNS ? 2 : 3;
+  *returned = requested < count ? requested : count;
   for (int i = 0; i < *returned; i++) {
     results[i] = {};
     results[i].wavesCount = 1;
-    results[i].algo.data[0] = offered == 2 && i == 0;
+    results[i].algo.data[0] = offered[i];
   }
   return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                       cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
+                                       cublasLtMatmulHeuristicResult_t *result) {
+  *result = {};
+  result->algo = *algo;
+  return algo->data[0] == LARGE_ONLY && d->columns < LARGE_COLUMNS ? CUBLAS_STATUS_NOT_SUPPORTED
+                                                                   : CUBLAS_STATUS_SUCCESS;
+}
+
+/* What the kernels that are offered were asked to do with: see CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES. */
+static bool aligned(const void *memory) {
+  return (uintptr_t)memory % 16 == 0;
 }
 
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *,
@@ -157,6 +180,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t matmul, con
       (workspace_bytes && !emulator_is_live(workspace, workspace_bytes))) {
     return CUBLAS_STATUS_NOT_SUPPORTED;
   }
+  uint64_t order = algo ? algo->data[0] : FORWARDS;
+  if (!aligned(a) || !aligned(b) || !aligned(c) || !aligned(d) ||
+      (order == LARGE_ONLY && columns < LARGE_COLUMNS)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   bool biased = matmul->epilogue == CUBLASLT_EPILOGUE_BIAS || matmul->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
   std::shared_ptr<emulator_gemm> gemm = std::make_shared<emulator_gemm>();
   gemm->m = (int64_t)rows;
@@ -165,7 +193,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t matmul, con
   gemm->count = d_layout->count;
   gemm->alpha = *(const float *)alpha;
   gemm->beta = *(const float *)beta;
-  gemm->backwards = algo && algo->data[0] == 1;
+  gemm->backwards = order == BACKWARDS || (order == FICKLE && columns < FICKLE_COLUMNS);
   gemm->tf32 = a_layout->type == CUDA_R_32F && matmul->compute == CUBLAS_COMPUTE_32F_FAST_TF32;
   gemm->gelu = matmul->epilogue == CUBLASLT_EPILOGUE_GELU || matmul->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
   gemm->a = matrix(a, a_layout, matmul->transa);

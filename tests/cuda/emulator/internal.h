@@ -37,6 +37,9 @@
 #define EMULATOR_MAX_THREADS 1024
 #define EMULATOR_WARP 32
 #define EMULATOR_SHARED_DEFAULT ((size_t)48 << 10)
+/* A kernel's static shared memory counts as well. How much one has only nvcc knows: it is taken to be this.
+ */
+#define EMULATOR_SHARED_STATIC ((size_t)1 << 10)
 #define EMULATOR_POISON 0xff
 #define EMULATOR_STACK_BYTES ((size_t)64 << 10)
 #define EMULATOR_THREAD_BITS 10
@@ -176,6 +179,9 @@ EMULATOR_INSIDE cudaError_t emulator_enqueue(cudaStream_t stream, std::shared_pt
 EMULATOR_INSIDE cudaError_t emulator_drain(void);
 EMULATOR_INSIDE int emulator_devices(void);                    /* VAMP_EMULATOR_DEVICES, or 1 */
 EMULATOR_INSIDE cudaError_t emulator_error(cudaError_t error); /* remembers it for cudaGetLastError */
+/* Called by what may not happen while the calling thread captures a stream: the capture is void then, and
+ * this returns true, with the error set. */
+EMULATOR_INSIDE bool emulator_capture_forbids(const char *what);
 EMULATOR_INSIDE void emulator_start(void);
 
 #endif

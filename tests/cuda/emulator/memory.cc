@@ -97,6 +97,9 @@ static bool find_room(size_t bytes, size_t *offset) {
 
 cudaError_t emulator_malloc(void **memory, size_t bytes) {
   emulator_lock lock = emulator_api_lock();
+  if (emulator_capture_forbids("cudaMalloc")) {
+    return cudaErrorStreamCaptureUnsupported;
+  }
   if (bytes == 0) {
     *memory = NULL;
     return cudaSuccess;
@@ -121,6 +124,9 @@ cudaError_t cudaFree(void *memory) {
   emulator_lock lock = emulator_api_lock();
   if (!memory) {
     return cudaSuccess;
+  }
+  if (emulator_capture_forbids("cudaFree")) {
+    return cudaErrorStreamCaptureUnsupported;
   }
   emulator_drain();
   auto piece = pieces->find((size_t)((unsigned char *)memory - device_memory.base));
@@ -153,6 +159,9 @@ void emulator_memory_given(void *memory, size_t bytes) {
 
 cudaError_t emulator_malloc_host(void **memory, size_t bytes) {
   emulator_lock lock = emulator_api_lock();
+  if (emulator_capture_forbids("cudaMallocHost")) {
+    return cudaErrorStreamCaptureUnsupported;
+  }
   *memory = malloc(bytes ? bytes : 1);
   if (!*memory) {
     return emulator_error(cudaErrorMemoryAllocation);
@@ -164,6 +173,9 @@ cudaError_t emulator_malloc_host(void **memory, size_t bytes) {
 
 cudaError_t cudaFreeHost(void *memory) {
   emulator_lock lock = emulator_api_lock();
+  if (emulator_capture_forbids("cudaFreeHost")) {
+    return cudaErrorStreamCaptureUnsupported;
+  }
   emulator_drain();
   if (memory && pinned->erase((const char *)memory) == 0) {
     emulator_host_fault(__builtin_return_address(0), "cudaFreeHost of %p, which is not pinned", memory);
@@ -189,6 +201,8 @@ static int attribute_value(cudaDeviceAttr attribute) {
     return (int)EMULATOR_SHARED_DEFAULT;
   case cudaDevAttrMultiProcessorCount:
     return 4;
+  case cudaDevAttrIntegrated:
+    return 0;
   case cudaDevAttrComputeCapabilityMajor:
     return 8;
   case cudaDevAttrComputeCapabilityMinor:

@@ -9,7 +9,9 @@
 
 #include <list>
 #include <map>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "internal.h"
 
@@ -21,8 +23,8 @@ typedef std::list<std::shared_ptr<emulator_work>> work_list;
 struct emulator_stream {
   work_list queue;
   int device = 0;
-  bool capturing = false;
-  std::thread::id capturer; /* captures are bound to a thread, whatever mode they ask for */
+  bool capturing = false, invalid = false; /* invalid: the capture will come to nothing */
+  std::thread::id capturer;
   work_list captured;
 };
 struct emulator_graph {
@@ -36,6 +38,7 @@ struct emulator_event {
 static std::list<emulator_stream *> *streams;
 static emulator_stream *default_stream;
 static std::map<const void *, size_t> *shared_allowed; /* by kernel */
+static std::set<std::pair<int, const void *>> *loaded; /* device and kernel, launched before */
 static cudaError_t last_error, sticky_error;
 static bool draining;
 static thread_local int current_device;
@@ -48,6 +51,7 @@ emulator_lock emulator_api_lock(void) {
     default_stream = new emulator_stream;
     streams->push_back(default_stream);
     shared_allowed = new std::map<const void *, size_t>;
+    loaded = new std::set<std::pair<int, const void *>>;
     const char *seed = getenv("VAMP_EMULATOR_SEED"), *unchecked = getenv("VAMP_EMULATOR_UNCHECKED");
     const char *eager = getenv("VAMP_EMULATOR_EAGER");
     machine.random = ((seed ? strtoull(seed, NULL, 10) : 1) + 1) * 0x9E3779B97F4A7C15ull;
@@ -95,6 +99,9 @@ cudaError_t emulator_enqueue(cudaStream_t stream, std::shared_ptr<emulator_work>
   if (sticky_error != cudaSuccess) {
     return emulator_error(sticky_error);
   }
+  if (stream->invalid) {
+    return emulator_error(cudaErrorStreamCaptureInvalidated);
+  }
   if (stream->capturing) {
     stream->captured.push_back(work);
     return cudaSuccess;
@@ -127,29 +134,39 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return status;
 }
 
-/* A capture forbids its thread to wait, for what it would wait for does not run. */
-static cudaError_t wait_all(void) {
+/* cudaStreamCaptureModeThreadLocal: others may do as they like. */
+bool emulator_capture_forbids(const char *what) {
+  bool forbidden = false;
   for (emulator_stream *stream : *streams) {
     if (stream->capturing && stream->capturer == std::this_thread::get_id()) {
-      return emulator_error(cudaErrorStreamCaptureInvalidated);
+      stream->invalid = forbidden = true;
     }
   }
-  return emulator_drain();
+  if (forbidden) {
+    fprintf(stderr, "emulator: %s while a stream is being captured\n", what);
+    emulator_error(cudaErrorStreamCaptureUnsupported);
+  }
+  return forbidden;
+}
+
+/* A capture forbids to wait, for what it would wait for does not run. */
+static cudaError_t wait_all(const char *what) {
+  return emulator_capture_forbids(what) ? cudaErrorStreamCaptureUnsupported : emulator_drain();
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
   emulator_lock lock = emulator_api_lock();
-  return wait_all();
+  return wait_all("cudaStreamSynchronize");
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t) {
   emulator_lock lock = emulator_api_lock();
-  return emulator_drain();
+  return wait_all("cudaStreamQuery");
 }
 
 cudaError_t cudaDeviceSynchronize(void) {
   emulator_lock lock = emulator_api_lock();
-  return wait_all();
+  return wait_all("cudaDeviceSynchronize");
 }
 
 /* ---- copies ------------------------------------------------------------------------------------ */
@@ -202,6 +219,11 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
   work->height = height;
   work->kind = kind;
   bool capturing = (stream ? stream : default_stream)->capturing;
+  const void *of_host = kind == cudaMemcpyHostToDevice ? from : kind == cudaMemcpyDeviceToHost ? to : NULL;
+  if (capturing && of_host && !emulator_is_pinned(of_host)) {
+    emulator_capture_forbids("a copy of pageable memory");
+    return cudaErrorStreamCaptureUnsupported;
+  }
   if (kind == cudaMemcpyHostToDevice && !capturing && !emulator_is_pinned(from)) {
     for (size_t i = 0; i < height; i++) {
       const unsigned char *row = (const unsigned char *)from + i * from_pitch;
@@ -221,6 +243,9 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
   emulator_lock lock = emulator_api_lock();
+  if (emulator_capture_forbids("cudaMemcpy")) {
+    return cudaErrorStreamCaptureUnsupported;
+  }
   cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, default_stream);
   return status == cudaSuccess ? emulator_drain() : status;
 }
@@ -246,6 +271,10 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
 }
 
 cudaError_t cudaMemset(void *memory, int value, size_t bytes) {
+  emulator_lock lock = emulator_api_lock();
+  if (emulator_capture_forbids("cudaMemset")) {
+    return cudaErrorStreamCaptureUnsupported;
+  }
   return cudaMemsetAsync(memory, value, bytes, default_stream);
 }
 
@@ -268,12 +297,18 @@ struct launch_work : emulator_work {
 cudaError_t emulator_function_attribute(const void *kernel, cudaFuncAttribute attribute, int value) {
   emulator_lock lock = emulator_api_lock();
   if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-    if (value < 0 || (size_t)value > emulator_shared_limit()) {
+    if (value < 0 || (size_t)value + EMULATOR_SHARED_STATIC > emulator_shared_limit()) {
       return emulator_error(cudaErrorInvalidValue);
     }
     (*shared_allowed)[kernel] = (size_t)value;
   }
   return cudaSuccess;
+}
+
+/* VAMP_EMULATOR_NO_IMAGE: a plugin that was built for other devices. */
+cudaError_t emulator_function_attributes(cudaFuncAttributes *attributes) {
+  *attributes = {};
+  return getenv("VAMP_EMULATOR_NO_IMAGE") ? emulator_error(cudaErrorNoKernelImageForDevice) : cudaSuccess;
 }
 
 cudaError_t emulator_occupancy(int *blocks, int block_size, size_t shared_bytes) {
@@ -295,11 +330,17 @@ void emulator_launch_call(const emulator_call &call, cudaStream_t stream) {
     return;
   }
   auto allowed = shared_allowed->find(call.kernel);
-  size_t limit = allowed == shared_allowed->end() ? EMULATOR_SHARED_DEFAULT : allowed->second;
-  if (call.shared_bytes > (limit > EMULATOR_SHARED_DEFAULT ? limit : EMULATOR_SHARED_DEFAULT)) {
+  size_t limit = allowed == shared_allowed->end() ? 0 : allowed->second;
+  if (call.shared_bytes > limit && call.shared_bytes + EMULATOR_SHARED_STATIC > EMULATOR_SHARED_DEFAULT) {
     fprintf(stderr, "emulator: %s: %zu bytes of shared memory without cudaFuncSetAttribute\n", call.name,
             call.shared_bytes);
     emulator_error(cudaErrorInvalidValue);
+    return;
+  }
+  /* A kernel is loaded when it is launched first, which may have to wait for the device. */
+  if (loaded->insert({current_device, call.kernel}).second && (stream ? stream : default_stream)->capturing) {
+    loaded->erase({current_device, call.kernel});
+    emulator_capture_forbids(call.name);
     return;
   }
   std::shared_ptr<launch_work> work = std::make_shared<launch_work>();
@@ -356,12 +397,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventSynchronize(cudaEvent_t) {
   emulator_lock lock = emulator_api_lock();
-  return wait_all();
+  return wait_all("cudaEventSynchronize");
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t) {
   emulator_lock lock = emulator_api_lock();
-  return emulator_drain();
+  return wait_all("cudaEventQuery");
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end) {
@@ -379,6 +420,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
     return emulator_error(cudaErrorInvalidValue);
   }
   stream->capturing = true;
+  stream->invalid = false;
   stream->capturer = std::this_thread::get_id();
   stream->captured.clear();
   return cudaSuccess;
@@ -389,7 +431,14 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
   if (!stream || !stream->capturing) {
     return emulator_error(cudaErrorInvalidValue);
   }
-  stream->capturing = false;
+  const char *capture = getenv("VAMP_EMULATOR_CAPTURE"); /* 0: a driver that cannot */
+  bool invalid = stream->invalid || (capture && *capture == '0');
+  stream->capturing = stream->invalid = false;
+  if (invalid) {
+    *graph = NULL;
+    stream->captured.clear();
+    return emulator_error(cudaErrorStreamCaptureInvalidated);
+  }
   *graph = new emulator_graph;
   (*graph)->work.swap(stream->captured);
   return cudaSuccess;
@@ -506,6 +555,10 @@ const char *cudaGetErrorName(cudaError_t error) {
     return "cudaErrorInvalidConfiguration";
   case cudaErrorInvalidValue:
     return "cudaErrorInvalidValue";
+  case cudaErrorStreamCaptureUnsupported:
+    return "cudaErrorStreamCaptureUnsupported";
+  case cudaErrorStreamCaptureInvalidated:
+    return "cudaErrorStreamCaptureInvalidated";
   default:
     return "an error of the emulator";
   }

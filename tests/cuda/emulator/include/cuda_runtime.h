@@ -31,10 +31,12 @@ enum cudaError_t {
   cudaErrorInvalidDevice = 101,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
   cudaErrorLaunchFailure = 719,
   cudaErrorNotSupported = 801,
+  cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
 };
 
@@ -57,6 +59,7 @@ enum cudaDeviceAttr {
   cudaDevAttrMaxThreadsPerBlock = 1,
   cudaDevAttrMaxSharedMemoryPerBlock = 8,
   cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrIntegrated = 18,
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76,
   cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
@@ -191,6 +194,19 @@ template <class... P>
 inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void (*)(P...), int block_size,
                                                                  size_t shared_bytes) {
   return emulator_occupancy(blocks, block_size, shared_bytes);
+}
+
+struct cudaFuncAttributes {
+  size_t sharedSizeBytes;
+  int numRegs;
+};
+
+cudaError_t emulator_function_attributes(cudaFuncAttributes *attributes);
+
+template <class... P>
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, void (*kernel)(P...)) {
+  (void)kernel;
+  return emulator_function_attributes(attributes);
 }
 
 /* A launch: `run` calls the kernel with the arguments in `arguments`, once for each thread. */
