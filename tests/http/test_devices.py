@@ -60,7 +60,7 @@ def test_devices_that_are_not_there(model):
     assert "the CUDA devices here are 0 to 1: there is no number 2" in refused(model, *EMULATED, "--devices", "2", **TWO)
     assert "there is no number 2" in refused(model, *EMULATED, "--devices", "0,2", **TWO)
     assert "the processor is one device, number 0" in refused(model, "--backend", "cpu", "--devices", "0,1")
-    assert "there is no device number 1" in refused(model, "--backend", "auto", "--devices", "1", VAMP_PLUGIN_PATH="/nowhere")
+    assert "there is no device number 1" in refused(model, "--backend", "auto", "--devices", "1", VAMP_BACKEND="", VAMP_PLUGIN_PATH="/nowhere")
 
 
 def test_devices_of_several_kinds_are_refused(model):

@@ -37,7 +37,7 @@ struct emulator_event {
 
 static std::list<emulator_stream *> *streams;
 static emulator_stream *default_stream;
-static std::map<const void *, size_t> *shared_allowed; /* by kernel */
+static std::map<std::pair<int, const void *>, size_t> *shared_allowed; /* by device and kernel */
 static std::set<std::pair<int, const void *>> *loaded; /* device and kernel, launched before */
 static cudaError_t last_error, sticky_error;
 static bool draining;
@@ -50,7 +50,7 @@ emulator_lock emulator_api_lock(void) {
     streams = new std::list<emulator_stream *>;
     default_stream = new emulator_stream;
     streams->push_back(default_stream);
-    shared_allowed = new std::map<const void *, size_t>;
+    shared_allowed = new std::map<std::pair<int, const void *>, size_t>;
     loaded = new std::set<std::pair<int, const void *>>;
     const char *seed = getenv("VAMP_EMULATOR_SEED"), *unchecked = getenv("VAMP_EMULATOR_UNCHECKED");
     const char *eager = getenv("VAMP_EMULATOR_EAGER");
@@ -300,7 +300,7 @@ cudaError_t emulator_function_attribute(const void *kernel, cudaFuncAttribute at
     if (value < 0 || (size_t)value + EMULATOR_SHARED_STATIC > emulator_shared_limit()) {
       return emulator_error(cudaErrorInvalidValue);
     }
-    (*shared_allowed)[kernel] = (size_t)value;
+    (*shared_allowed)[{current_device, kernel}] = (size_t)value;
   }
   return cudaSuccess;
 }
@@ -329,7 +329,7 @@ void emulator_launch_call(const emulator_call &call, cudaStream_t stream) {
     emulator_error(cudaErrorInvalidConfiguration);
     return;
   }
-  auto allowed = shared_allowed->find(call.kernel);
+  auto allowed = shared_allowed->find({current_device, call.kernel});
   size_t limit = allowed == shared_allowed->end() ? 0 : allowed->second;
   if (call.shared_bytes > limit && call.shared_bytes + EMULATOR_SHARED_STATIC > EMULATOR_SHARED_DEFAULT) {
     fprintf(stderr, "emulator: %s: %zu bytes of shared memory without cudaFuncSetAttribute\n", call.name,
