@@ -135,15 +135,19 @@ class Shared:
         with self.lock:
             return self.digests.setdefault(what, digest) == digest
 
-    def leave_work(self):
-        """Some seconds' work that nobody waits for -> how many jobs that is."""
+    def leave_work(self, age):
+        """Some seconds' work that nobody waits for -> how many jobs that is. The last clients' results fill the store and are
+        too young to be forgotten: `age` makes those older that are no longer fresh, so it is called until there is room."""
         client = Client(self, 1 << 16)
         params = {"variations": 6, "sampling": {"coarse_steps": 256, "fine_steps": 256}, "mask": {"mask_ratio": 1.0}}
         deadline = time.monotonic() + 60
+        age()
         while (answer := client.post_form("/v1/jobs", [("audio", self.clips[4])], params)).status != 202:
             if time.monotonic() > deadline:
                 self.fault(f"no new work after a minute of rest: {answer.status} {answer.body[:300]}")
                 break
+            time.sleep(1)
+            age()
         return self.jobs_in_the_house()
 
     def print_counts(self):
