@@ -41,7 +41,7 @@ struct vampd_metrics {
   struct histogram queued, job, sequences, rows;
   uint64_t jobs[3];
   int devices;
-  double busy_seconds[VAMPD_METRICS_DEVICES];
+  double busy_seconds[VAMPD_MAX_DEVICES];
   double audio_seconds, rate;
   uint64_t tokens;
   double started; /* since 1970 */
@@ -108,14 +108,14 @@ void vampd_metrics_request(struct vampd_metrics *metrics, const char *path, int 
 
 void vampd_metrics_devices(struct vampd_metrics *metrics, int devices) {
   pthread_mutex_lock(&metrics->mutex);
-  metrics->devices = devices < VAMPD_METRICS_DEVICES ? devices : VAMPD_METRICS_DEVICES;
+  metrics->devices = devices;
   pthread_mutex_unlock(&metrics->mutex);
 }
 
 void vampd_metrics_turn(struct vampd_metrics *metrics, int device, const struct vamp_loop_turn *turn,
                         double seconds) {
   pthread_mutex_lock(&metrics->mutex);
-  metrics->busy_seconds[device % VAMPD_METRICS_DEVICES] += seconds;
+  metrics->busy_seconds[device] += seconds;
   observe(&metrics->sequences, SIZES, turn->sequences);
   observe(&metrics->rows, ROWS, (double)turn->rows);
   if (seconds > 0 && turn->cost > 0) {

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "server/config/options.h"
 #include "vamp/generate.h"
 
 struct vampd_metrics;
@@ -20,8 +21,7 @@ void vampd_metrics_free(struct vampd_metrics *metrics); /* NULL is fine */
  * is no such path; must be a literal. */
 void vampd_metrics_request(struct vampd_metrics *metrics, const char *route, int status, double seconds);
 
-/* So many devices run turns; 1 until this is called. VAMPD_METRICS_DEVICES at most are told apart. */
-#define VAMPD_METRICS_DEVICES 16
+/* So many devices run turns, VAMPD_MAX_DEVICES at most; 1 until this is called. */
 void vampd_metrics_devices(struct vampd_metrics *metrics, int devices);
 
 /* A turn of the batch loop ran on a device, by its number from 0. */

@@ -114,7 +114,7 @@ static int set_number(const struct vampd_option *option, const char *value, int 
   return VAMP_OK;
 }
 
-int vampd_options_numbers(const char *text, int minimum, int maximum, int numbers[VAMPD_MAX_NUMBERS]) {
+int vampd_options_numbers(const char *text, int minimum, int maximum, int numbers[VAMPD_MAX_DEVICES]) {
   int count = 0;
   if (strcmp(text, "all") == 0) {
     return 0;
@@ -124,7 +124,7 @@ int vampd_options_numbers(const char *text, int minimum, int maximum, int number
     errno = 0;
     long number = strtol(text, &end, 10);
     if (errno != 0 || *text < '0' || *text > '9' || number < minimum || number > maximum ||
-        count == VAMPD_MAX_NUMBERS) {
+        count == VAMPD_MAX_DEVICES) {
       return -1;
     }
     for (int i = 0; i < count; i++) {
@@ -172,7 +172,7 @@ static bool is_text(const struct vampd_option *option) {
 int vampd_option_set(const struct vampd_option *option, const char *value, struct vampd_options *options,
                      const char *source, struct vamp_error *error) {
   void *target = (char *)options + option->offset;
-  int numbers[VAMPD_MAX_NUMBERS];
+  int numbers[VAMPD_MAX_DEVICES];
   if (option->kind == NUMBERS &&
       vampd_options_numbers(value, option->minimum, option->maximum, numbers) < 0) {
     return vamp_fail(

@@ -17,7 +17,7 @@
 
 #define VAMPD_VERSION "0.1.0"
 #define VAMPD_MAX_QUEUE 100000 /* the most that max-queue can be */
-#define VAMPD_MAX_NUMBERS 16
+#define VAMPD_MAX_DEVICES 16
 
 /* Those marked * change at run time, by a reload; the others are what they were at the start. */
 struct vampd_options {
@@ -46,7 +46,7 @@ struct vampd_options {
   const char *log_format; /* * "plain", "json" */
 };
 
-/* NUMBERS: "all", or different numbers with commas between them, VAMPD_MAX_NUMBERS at most. */
+/* NUMBERS: "all", or different numbers with commas between them, VAMPD_MAX_DEVICES at most. */
 enum vampd_option_kind {
   VAMPD_OPTION_TEXT,
   VAMPD_OPTION_LIST,
@@ -92,7 +92,7 @@ const char *vampd_option_value(const struct vampd_option *option, const struct v
 void vampd_options_help(FILE *out);
 
 /* The numbers that a value of NUMBERS lists; 0 of them where it is "all". -1 where it is none. */
-int vampd_options_numbers(const char *text, int minimum, int maximum, int numbers[VAMPD_MAX_NUMBERS]);
+int vampd_options_numbers(const char *text, int minimum, int maximum, int numbers[VAMPD_MAX_DEVICES]);
 
 /* The precision and threads in the form a backend takes. */
 struct vamp_device_options vampd_options_device(const struct vampd_options *options);

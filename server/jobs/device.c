@@ -114,9 +114,8 @@ static void note_facts(struct vampd_device *device) {
   }
 }
 
-static void lane_ready(void *user, struct vampd_lane *lane) {
+static void lane_ready(void *user) {
   struct vampd_device *device = user;
-  (void)lane;
   pthread_mutex_lock(&device->mutex);
   bool all = ++device->ready == device->lane_count && device->state == LOADING;
   if (all) {

@@ -10,10 +10,9 @@
 
 #include <stdbool.h>
 
+#include "server/config/options.h"
 #include "vamp/backend.h"
 #include "vamp/generate.h"
-
-#define VAMPD_MAX_DEVICES 16
 
 struct vampd_metrics;
 struct vampd_work;

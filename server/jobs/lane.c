@@ -128,7 +128,7 @@ static void *run(void *argument) {
   prctl(PR_SET_TIMERSLACK, 1000); /* nanoseconds: gather() naps for less than the usual 50 microseconds */
   if (load(lane, &error) == VAMP_OK) {
     lane->loaded = true;
-    lane->options.ready(lane->options.user, lane);
+    lane->options.ready(lane->options.user);
     turn(lane);
   } else {
     lane->options.failed(lane->options.user, &error);

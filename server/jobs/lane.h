@@ -25,7 +25,7 @@ struct vampd_lane_options {
    * that of loading. */
   int (*opened)(void *user, const struct vamp_device *device, struct vamp_loop_limits *limits,
                 struct vamp_error *error);
-  void (*ready)(void *user, struct vampd_lane *lane); /* once: the model is loaded */
+  void (*ready)(void *user); /* once: the model is loaded */
   /* Once: it could not be loaded, or the device was lost. After that no job comes to an end but by failing.
    */
   void (*failed)(void *user, const struct vamp_error *error);
