@@ -104,31 +104,12 @@ static __device__ __forceinline__ void multiply_values(const uint32_t weight[par
   }
 }
 
-/* One block of keys enters the running softmax of the thread's two rows: scores become weights, as the second
- * product wants them; what was summed so far is brought to the new maximum. */
-static __device__ __forceinline__ void soften(float score[8][4], float most[2], float total[2],
-                                              float sum[8][4], uint32_t weight[4][4]) {
+/* Weights as the second product wants them: its left fragments are where the scores lay. */
+static __device__ __forceinline__ void pack(const float score[8][4], uint32_t weight[4][4]) {
 #pragma unroll
-  for (int half = 0; half < 2; half++) {
-    float best = most[half], added = 0;
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-      best = fmaxf(best, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
-    }
-    best = quad_max(best);
-    float before = vamp_exp2(most[half] - best);
-    most[half] = best;
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-#pragma unroll
-      for (int e = 2 * half; e < 2 * half + 2; e++) {
-        score[n][e] = vamp_exp2(score[n][e] - best);
-        added += score[n][e];
-        sum[n][e] *= before;
-      }
-      weight[n / 2][n % 2 * 2 + half] = vamp_bf16_pack(score[n][2 * half], score[n][2 * half + 1]);
-    }
-    total[half] = __fmaf_rn(total[half], before, added); /* of this thread's columns; joined at the end */
+  for (int n = 0; n < 8; n++) {
+    weight[n / 2][n % 2 * 2] = vamp_bf16_pack(score[n][0], score[n][1]);
+    weight[n / 2][n % 2 * 2 + 1] = vamp_bf16_pack(score[n][2], score[n][3]);
   }
 }
 
@@ -144,14 +125,12 @@ static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4
   int width = a.heads * (head_64 / 8), stride = 3 * width; /* in chunks */
   const uint4 *q = (const uint4 *)a.qkv + head * (head_64 / 8);
   float *table = (float *)(shared + 2 * stage_bytes);
-  const float log2e = 1.44269504f, scale = 0.125f * log2e;
+  const float scale = 0.125f * log2e;
   load_tile<parts>(shared + stage_bytes, q, stride, t.first, t.end);
   load_tile<parts>(shared, q + width, stride, t.begin, t.end);
   load_tile<parts>(shared + tile * head_64 * 2, q + 2 * width, stride, t.begin, t.end);
   vamp_copy_commit();
-  for (int i = (int)threadIdx.x; i < bias_count; i += fast_threads(parts)) {
-    table[i] = a.bias[bucket(i - reach) * a.heads + head] * log2e;
-  }
+  load_bias<parts>(table, a, head);
   vamp_copy_wait(0);
   __syncthreads();
   uint32_t query[parts][4][4], weight[parts][4][4];
@@ -180,7 +159,8 @@ static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4
 #pragma unroll
     for (int m = 0; m < parts; m++) {
       add_bias(score[m], table, key - t.first, warp * 16 * parts + m * 16 + lane / 4, scale, t.end - key);
-      soften(score[m], most[m], total[m], sum[m], weight[m]);
+      soften<false>(score[m], most[m], total[m], sum[m]);
+      pack(score[m], weight[m]);
     }
     multiply_values<parts>(weight, keys + tile * head_64 * 2, sum);
   }

@@ -11,6 +11,8 @@
 enum { tile = CUDA_TILE_ROWS, head_64 = 64, near_tiles = 2, reach = (near_tiles + 1) * tile - 1 };
 enum { bias_count = 2 * reach + 1 };
 
+static constexpr float log2e = 1.44269504f; /* exponentials are powers of two */
+
 struct attention {
   struct cuda_batch batch;
   const float *bias; /* [32, heads] */
@@ -42,6 +44,14 @@ static __device__ int bucket(int key_minus_query) {
 /* Threads of a block whose warps take parts * 16 queries. */
 static __host__ __device__ constexpr int fast_threads(int parts) {
   return 32 * tile / (16 * parts);
+}
+
+/* The bias of every near distance, and at the ends of all that are further, for one head. */
+template <int parts>
+static __device__ __forceinline__ void load_bias(float *table, const struct attention &a, int head) {
+  for (int i = (int)threadIdx.x; i < bias_count; i += fast_threads(parts)) {
+    table[i] = a.bias[bucket(i - reach) * a.heads + head] * log2e;
+  }
 }
 
 /* Scales the scores and adds the bias, both in units of log2(e); masks the keys behind the last. `offset` is
@@ -87,6 +97,35 @@ static __device__ __forceinline__ float quad_max(float value) {
 static __device__ __forceinline__ float quad_sum(float value) {
   value += __shfl_xor_sync(0xffffffffu, value, 1);
   return value + __shfl_xor_sync(0xffffffffu, value, 2);
+}
+
+/* One block of keys enters the running softmax of the thread's two rows: scores become weights, rounded to
+ * tf32 or left to be rounded; what was summed so far is brought to the new maximum. */
+template <bool to_tf32>
+static __device__ __forceinline__ void soften(float score[8][4], float most[2], float total[2],
+                                              float sum[8][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    float best = most[half], added = 0;
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+      best = fmaxf(best, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
+    }
+    best = quad_max(best);
+    float before = vamp_exp2(most[half] - best);
+    most[half] = best;
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+#pragma unroll
+      for (int e = 2 * half; e < 2 * half + 2; e++) {
+        float weight = vamp_exp2(score[n][e] - best);
+        added += weight;
+        sum[n][e] *= before;
+        score[n][e] = to_tf32 ? __uint_as_float(vamp_tf32(weight)) : weight;
+      }
+    }
+    total[half] = __fmaf_rn(total[half], before, added); /* of this thread's columns; joined at the end */
+  }
 }
 
 #endif

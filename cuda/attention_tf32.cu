@@ -110,33 +110,6 @@ static __device__ __forceinline__ void multiply_values(const float weight[parts]
   }
 }
 
-/* As soften of attention.cu; the scores become weights in place. */
-static __device__ __forceinline__ void soften(float score[8][4], float most[2], float total[2],
-                                              float sum[8][4]) {
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    float best = most[half], added = 0;
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-      best = fmaxf(best, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
-    }
-    best = quad_max(best);
-    float before = vamp_exp2(most[half] - best);
-    most[half] = best;
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-#pragma unroll
-      for (int e = 2 * half; e < 2 * half + 2; e++) {
-        float weight = vamp_exp2(score[n][e] - best);
-        added += weight;
-        sum[n][e] *= before;
-        score[n][e] = __uint_as_float(vamp_tf32(weight));
-      }
-    }
-    total[half] = __fmaf_rn(total[half], before, added); /* of this thread's columns; joined at the end */
-  }
-}
-
 /* Sixteen channels of two rows of the result: 16 * pair on. */
 static __device__ __forceinline__ void store_rows(const struct attention &a, int row, int end, int head,
                                                   const float total[2], const float sum[8][4]) {
@@ -169,14 +142,12 @@ static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4
   int width = a.heads * (head_64 / 4), stride = 3 * width; /* in chunks */
   const uint4 *q = (const uint4 *)a.qkv + head * (head_64 / 4);
   float *table = (float *)(shared + 2 * stage_bytes);
-  const float log2e = 1.44269504f, scale = 0.125f * log2e;
+  const float scale = 0.125f * log2e;
   load_tile<parts, false>(shared + stage_bytes, q, stride, t.first, t.end);
   load_tile<parts, false>(shared, q + width, stride, t.begin, t.end);
   load_tile<parts, true>(shared + tile_bytes, q + 2 * width, stride, t.begin, t.end);
   vamp_copy_commit();
-  for (int i = (int)threadIdx.x; i < bias_count; i += fast_threads(parts)) {
-    table[i] = a.bias[bucket(i - reach) * a.heads + head] * log2e;
-  }
+  load_bias<parts>(table, a, head);
   vamp_copy_wait(0);
   __syncthreads();
   uint32_t query[parts][8][4];
@@ -206,7 +177,7 @@ static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4
 #pragma unroll
     for (int m = 0; m < parts; m++) {
       add_bias(score[m], table, key - t.first, warp * 16 * parts + m * 16 + lane / 4, scale, t.end - key);
-      soften(score[m], most[m], total[m], sum[m]);
+      soften<true>(score[m], most[m], total[m], sum[m]);
     }
     multiply_values<parts>(score, keys + tile_bytes, sum);
   }
