@@ -20,11 +20,11 @@ import tempfile
 import threading
 import time
 
-import conftest
 import contract
+import harness
 import tiny_model
 
-CORPUS = os.path.join(conftest.ROOT, "tests", "fuzz", "corpus")
+CORPUS = os.path.join(harness.ROOT, "tests", "fuzz", "corpus")
 # Few jobs and short ones: what is to be tried out is the door, not the model.
 FLAGS = ["--max-seconds", "5", "--max-body-mb", "2", "--max-queue", "8", "--max-jobs-queued", "32", "--workers", "2",
          "--timeout", "5", "--max-disk-mb", "64", "--min-free-mb", "1", "--grace", "1"]
@@ -82,7 +82,7 @@ class Stranger:
         return self.mutate(self.draw.choice(self.corpus[target]))
 
     def form(self, *parts):
-        body, content_type = conftest.encode_form(parts)
+        body, content_type = harness.encode_form(parts)
         return [("Content-Type", content_type)], body
 
     def params(self):
@@ -100,7 +100,7 @@ class Stranger:
         return "POST", endpoint, *self.form(("audio", clip), ("params", self.params()))
 
     def parameters(self):
-        good = conftest.make_wav(0.05)
+        good = harness.make_wav(0.05)
         return "POST", self.draw.choice(ENDPOINTS[:4]), *self.form(("audio", good), ("params", self.params()))
 
     def whole_body(self):
@@ -116,7 +116,7 @@ class Stranger:
             text = json.dumps({**base, **QUICK, "grid": grid})
         except (ValueError, TypeError):
             text = '{"grid": {"seed": [1, 2]}}'
-        return "POST", "/v1/sweeps", *self.form(("audio", conftest.make_wav(0.05)), ("params", text.encode()))
+        return "POST", "/v1/sweeps", *self.form(("audio", harness.make_wav(0.05)), ("params", text.encode()))
 
     def read(self):
         """A look at what is there, with header fields from the fuzzer."""
@@ -156,7 +156,7 @@ def exchange(port, method, target, headers, body):
         response = http.client.HTTPResponse(connection, method=method)
         try:
             response.begin()
-            return conftest.Answer(response.status, response.headers, response.read())
+            return harness.Answer(response.status, response.headers, response.read())
         except (http.client.HTTPException, ConnectionResetError):
             return None
         finally:
@@ -225,7 +225,7 @@ class Attack:
 
     def __init__(self, daemon, seed, strangers=4):
         self.daemon, self.deadline, self.wrong, self.count = daemon, None, [], 0
-        clip, quick = conftest.make_wav(0.2), QUICK
+        clip, quick = harness.make_wav(0.2), QUICK
         self.good = daemon.vamp(clip, quick).body
         self.ask = lambda: daemon.vamp(clip, quick)
         known = [job["id"] for job in daemon.submit([clip, clip], quick)]
@@ -301,13 +301,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--vampd", default=conftest.VAMPD)
+    parser.add_argument("--vampd", default=harness.VAMPD)
     arguments = parser.parse_args()
-    conftest.VAMPD = arguments.vampd
+    harness.VAMPD = arguments.vampd
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "tiny")
         tiny_model.write(model)
-        with conftest.Daemon(model, *FLAGS) as daemon:
+        with harness.Daemon(model, *FLAGS) as daemon:
             attack = Attack(daemon, arguments.seed)
             attack.run(arguments.seconds / 4)
             attack.settle()

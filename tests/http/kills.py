@@ -225,7 +225,7 @@ def main():
     options = parser.parse_args()
     if options.vampd:
         os.environ["VAMP_BUILD"] = os.path.dirname(os.path.abspath(options.vampd))
-    from conftest import Daemon, make_wav
+    from harness import Daemon, make_wav
     import tiny_model
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="vampd-kills-") as folder:

@@ -182,7 +182,7 @@ def main():
     options = parser.parse_args()
     if options.vampd:
         os.environ["VAMP_BUILD"] = os.path.dirname(os.path.abspath(options.vampd))
-    from conftest import Daemon, make_wav
+    from harness import Daemon, make_wav
     import tiny_model
     with tempfile.TemporaryDirectory(prefix="vampd-scale-") as folder:
         model, data = os.path.join(folder, "model"), os.path.join(folder, "data")

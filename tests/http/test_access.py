@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from conftest import encode_form, make_wav
+from harness import encode_form, make_wav
 from test_errors import problem
 from test_events import Stream
 

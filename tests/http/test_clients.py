@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from conftest import FINISHED, HERE, ROOT, make_wav
+from harness import FINISHED, HERE, ROOT, make_wav
 
 PYTHON_CLIENT = os.path.join(ROOT, "clients", "python", "vampd.py")
 

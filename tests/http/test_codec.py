@@ -7,7 +7,7 @@ import wave
 import numpy
 import pytest
 
-from conftest import make_wav
+from harness import make_wav
 from test_errors import problem
 
 BINARY = "application/octet-stream"

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import ENVIRONMENT, ROOT, VAMPD
+from harness import ENVIRONMENT, ROOT, VAMPD
 
 SECONDS = 30
 

@@ -4,7 +4,7 @@ import os
 import pytest
 
 import contract
-from conftest import ROOT, Answer
+from harness import ROOT, Answer
 
 yaml = pytest.importorskip("yaml")
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import ENVIRONMENT, ROOT, VAMPD, make_wav
+from harness import ENVIRONMENT, ROOT, VAMPD, make_wav
 
 PLUGIN = os.path.join(os.path.dirname(VAMPD), "libvamp_cuda_emulated.so")
 pytestmark = pytest.mark.skipif(not os.path.exists(PLUGIN), reason="make cuda-emulated")

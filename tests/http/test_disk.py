@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from conftest import make_wav
+from harness import make_wav
 from test_errors import problem
 
 TMPFS_MB = 24

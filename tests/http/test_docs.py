@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, make_wav
+from harness import ROOT, make_wav
 
 with open(os.path.join(ROOT, "docs", "api.md"), encoding="utf-8") as file:
     PAGE = file.read()

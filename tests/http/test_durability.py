@@ -10,7 +10,7 @@ import pytest
 
 import kills
 import tiny_model
-from conftest import FINISHED, Daemon, make_wav
+from harness import FINISHED, Daemon, make_wav
 from test_errors import problem
 from test_events import Stream
 

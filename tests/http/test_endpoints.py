@@ -1,4 +1,4 @@
-"""What each endpoint answers when all is well. Every answer is also checked against the contract, in conftest."""
+"""What each endpoint answers when all is well. Every answer is also checked against the contract, in harness.py."""
 import base64
 import io
 import json
@@ -9,7 +9,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from conftest import ROOT, make_wav
+from harness import ROOT, make_wav
 
 
 def frames_of(wav):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conftest import encode_form, make_wav
+from harness import encode_form, make_wav
 
 JSON = "application/json"
 

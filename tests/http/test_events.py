@@ -8,7 +8,7 @@ import time
 import pytest
 
 import contract
-from conftest import FINISHED
+from harness import FINISHED
 
 
 class Stream:

@@ -10,7 +10,7 @@ import xml.etree.ElementTree
 import numpy
 import pytest
 
-from conftest import encode_form, make_wav
+from harness import encode_form, make_wav
 from test_errors import problem
 
 NOBODY = "0123456789abcdef01234567"

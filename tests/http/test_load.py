@@ -3,7 +3,7 @@ import random
 import socket
 import time
 
-from conftest import make_wav
+from harness import make_wav
 from test_service import in_threads
 
 PRESETS = ["subtle", "balanced", "creative", "texture", "vampnet/small", "vampnet/large", "vampnet/remix"]

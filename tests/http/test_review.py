@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conftest import make_wav
+from harness import make_wav
 from test_access import as_key, write_keys
 from test_errors import problem
 from test_events import Stream

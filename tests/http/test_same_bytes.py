@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, VAMPD, make_wav
+from harness import ROOT, VAMPD, make_wav
 
 VAMP = os.path.join(os.path.dirname(VAMPD), "vamp")
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import ROOT, VAMPD, encode_form, make_wav
+from harness import ROOT, VAMPD, encode_form, make_wav
 
 
 def in_threads(calls):

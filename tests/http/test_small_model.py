@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from conftest import ROOT, Daemon
+from harness import ROOT, Daemon
 
 SMALL = os.path.join(ROOT, "models", "small")
 

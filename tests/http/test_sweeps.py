@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from conftest import make_wav
+from harness import make_wav
 from test_access import LAB, write_keys
 from test_errors import problem
 from test_events import Stream
