@@ -33,6 +33,7 @@ static const struct plugin PLUGINS[] = {
 };
 enum { PLUGIN_COUNT = sizeof PLUGINS / sizeof PLUGINS[0] };
 static const struct plugin *const AUTOMATIC = &PLUGINS[0];
+static const char AUTOMATIC_DRIVER[] = "libcuda.so.1"; /* comes with NVIDIA's driver, not with CUDA */
 
 /* Whether folder/file is there; `path` gets it if so. */
 static bool try_folder(const char *folder, size_t length, const char *file, char path[PATH_MAX]) {
@@ -106,10 +107,31 @@ static void tell(struct vamp_device_choice *choice, const struct vamp_device *de
   }
 }
 
+/* Whether it is worth opening the plugin unasked: it is there, and so is a driver. The libraries that it
+ * brings along would stay in memory, 150 MiB of them, only to say that there is none. */
+static int try_automatic(struct vamp_error *error) {
+  char path[PATH_MAX];
+  int status = find_plugin(AUTOMATIC, path, error);
+  if (status) {
+    return status;
+  }
+  void *driver = dlopen(AUTOMATIC_DRIVER, RTLD_LAZY | RTLD_LOCAL);
+  if (!driver) {
+    const char *reason = dlerror();
+    return vamp_fail(error, VAMP_UNSUPPORTED, "there is no NVIDIA driver: %.400s",
+                     reason ? reason : AUTOMATIC_DRIVER);
+  }
+  dlclose(driver);
+  return 0;
+}
+
 static int open_automatic(const struct vamp_device_options *options, struct vamp_device **device,
                           struct vamp_device_choice *choice, struct vamp_error *error) {
   struct vamp_error missing = {0};
-  int status = open_plugin(AUTOMATIC, options, device, &missing);
+  int status = try_automatic(&missing);
+  if (status == 0) {
+    status = open_plugin(AUTOMATIC, options, device, &missing);
+  }
   if (status == 0) {
     tell(choice, *device, "chosen because a GPU is there");
     return 0;

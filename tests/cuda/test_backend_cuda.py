@@ -4,6 +4,7 @@ which a device happens to run blocks and threads. And what the program says wher
 
 The emulator checks every access of every kernel meanwhile; a fault fails the run.
 """
+import ctypes
 import json
 import os
 import re
@@ -125,6 +126,14 @@ def test_where_plugins_are_looked_for(alone, build, tiny_model, clips, tmp_path)
         installed.unlink()
 
 
+def has_driver():
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 PLUGIN = """
 #include "vamp/backend.h"
 static int refuse(const struct vamp_device_options *options, struct vamp_device **device, struct vamp_error *error) {
@@ -153,6 +162,21 @@ def test_plugins_that_cannot_be_used(alone, root, tiny_model, clips, tmp_path, a
     asked = ["encode", "-m", tiny_model, clips[1], tmp_path / "t.npy", "--backend"]
     refused = alone(*asked, "cuda")
     assert refused.returncode == 1 and reason in refused.stderr
+    assert alone(*asked, "auto").returncode == 0
+
+
+@pytest.mark.skipif(has_driver(), reason="NVIDIA's driver is here")
+def test_unasked_no_plugin_is_opened_without_a_driver(alone, root, tiny_model, clips, tmp_path):
+    """What it brings along would stay in memory for nothing."""
+    source = PLUGIN % ("VAMP_PLUGIN_ABI", "cuda") + """
+#include <stdlib.h>
+__attribute__((constructor)) static void opened(void) { exit(77); }
+"""
+    (tmp_path / "plugin.c").write_text(source)
+    subprocess.run([os.environ.get("CC", "gcc"), "-shared", "-fPIC", f"-I{root}/include", str(tmp_path / "plugin.c"),
+                    "-o", str(tmp_path / "libvamp_cuda.so")], check=True)
+    asked = ["encode", "-m", tiny_model, clips[1], tmp_path / "t.npy", "--backend"]
+    assert alone(*asked, "cuda").returncode == 77
     assert alone(*asked, "auto").returncode == 0
 
 
