@@ -8,6 +8,10 @@ the later stages of a residual quantiser are nearly noise to any model. The pric
 Two codebooks of the description come first, then the waveform of the bass and of the fundamentals above it. Most presets
 regenerate all fine codebooks and keep the last coarse one: without phases there every tone would become a band of noise.
 And what is loud in the waveform tells much of the description, so the coarse transformer has less to guess.
+
+Tried for codes that tell more of the loudness: means weighted towards the quiet, and a smaller constant (construct_stage).
+Frequencies alone then tell more of the codes and the description no more, and the waveform is worse (SI-SDR 5.3 dB, with
+weights of energy to the power of -0.5 and a constant of 0.5: 4.3).
 """
 import torch
 
