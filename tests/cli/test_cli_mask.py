@@ -135,6 +135,15 @@ def test_dimensions_come_from_the_model(vamp, tiny_model, tmp_path):
     assert array.shape[0] == json.loads(vamp("info", tiny_model, "--json").stdout)["codec"]["n_codebooks"]
 
 
+def test_nothing_is_overwritten(vamp, tmp_path):
+    clip = write_wav(tmp_path / "song.wav", tone(0.3))
+    before = clip.read_bytes()
+    assert "song.wav is read" in vamp("mask", clip, "--png", clip, code=2).stderr
+    assert "both be written" in vamp("mask", clip, "--png", tmp_path / "x", "--npy", tmp_path / "x", code=2).stderr
+    assert "song.wav is read" in vamp("encode", clip, clip, code=2).stderr
+    assert clip.read_bytes() == before and list(tmp_path.iterdir()) == [clip]
+
+
 def test_output_that_cannot_be_written(vamp, tmp_path):
     for option in ("--png", "--json", "--npy"):
         assert "nowhere" in vamp("mask", "--frames", 50, option, tmp_path / "nowhere" / "x", code=1).stderr
