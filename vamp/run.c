@@ -133,7 +133,7 @@ static int command_run(struct vamp_settings *settings) {
   }
   json_t *seed = json_object_get(settings->parameters, "seed");
   if (seed) {
-    run.seed = (int64_t)json_integer_value(seed);
+    run.seed = (int64_t)json_number_value(seed); /* --params may say 7.0 */
   }
   int exit_code = vamp_run_plan(settings, &request, &run.tasks, &run.count);
   vamp_request_free(&request);
@@ -182,6 +182,7 @@ static const struct vamp_option own_options[] = {
 
 static const struct vamp_option_group groups[] = {
     {"options", own_options},
+    {"parameters", vamp_options_params},
     {"mask", vamp_options_mask},
     {"steps", vamp_options_steps},
     {"sampling", vamp_options_sampling},
