@@ -198,7 +198,7 @@ const struct vamp_command vamp_command_run = {
     .description =
         "Makes a variation of each IN: encodes it to tokens, masks some, lets the model fill them in, and\n"
         "decodes. IN is WAV, FLAC, Ogg Vorbis, Opus, MP3 or AIFF of any rate, up to 10 minutes long. The\n"
-        "result is mono at the model's rate and as loud as its input.\n",
+        "result is mono at the model's rate and at its input's level: what is kept is as loud as it was.\n",
     .example =
         "  vamp run song.wav -o variation.wav --mask-ratio 0.7 --periodic-prompt 10 --mask-png mask.png\n"
         "  vamp run *.flac -o variations/ --preset creative --variations 3 --seed 1\n",
