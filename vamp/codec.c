@@ -9,6 +9,15 @@
 #include <stdlib.h>
 
 #include "vamp/session.h"
+#include "vamp/targets.h"
+
+/* The file that is read and the one or two that are written; `option` names the second. */
+static int check_targets(const struct vamp_settings *settings, const char *option, const char *second) {
+  struct vamp_target targets[2] = {{settings->arguments[1], "output", NULL}, {second, option, NULL}};
+  size_t count = second ? 2 : 1;
+  int status = vamp_targets_distinct(settings, targets, count, settings->arguments, 1);
+  return status == VAMP_EXIT_OK ? vamp_targets_writable(settings, targets, count) : status;
+}
 
 /* ---- encode ------------------------------------------------------------------------------------------- */
 
@@ -112,6 +121,10 @@ err:
 }
 
 static int command_encode(struct vamp_settings *settings) {
+  int refused = check_targets(settings, "--encoder-out", settings->encoder_out);
+  if (refused != VAMP_EXIT_OK) {
+    return refused;
+  }
   struct vamp_session session = {0};
   struct vamp_clip clip = {0};
   struct vamp_result *result = NULL;
@@ -213,6 +226,10 @@ static int command_decode(struct vamp_settings *settings) {
   enum vamp_audio_format format;
   if (output_format(settings, &format, &error) < 0) {
     return vamp_usage_error(settings, "%s", error.message);
+  }
+  int refused = check_targets(settings, "--latent", settings->latent);
+  if (refused != VAMP_EXIT_OK) {
+    return refused;
   }
   int status = vamp_session_open(settings, NULL, &session, &error);
   if (status == 0) {

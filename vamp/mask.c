@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "vamp/session.h"
+#include "vamp/targets.h"
 
 static int print_presets(void) {
   json_t *presets = vamp_mask_presets_json();
@@ -102,12 +103,33 @@ static void print_summary(const struct vamp_variation *variation, const json_t *
   printf("\n");
 }
 
+static int check_targets(const struct vamp_settings *settings) {
+  const struct vamp_target named[] = {{settings->mask_png, "--png", NULL},
+                                      {settings->mask_svg, "--svg", NULL},
+                                      {settings->mask_json, "--json", NULL},
+                                      {settings->mask_npy, "--npy", NULL}};
+  struct vamp_target targets[sizeof named / sizeof named[0]];
+  size_t count = 0;
+  for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
+    if (named[i].path) {
+      targets[count++] = named[i];
+    }
+  }
+  int status =
+      vamp_targets_distinct(settings, targets, count, settings->arguments, (size_t)settings->argument_count);
+  return status == VAMP_EXIT_OK ? vamp_targets_writable(settings, targets, count) : status;
+}
+
 static int command_mask(struct vamp_settings *settings) {
   if (settings->presets) {
     return print_presets();
   }
   if ((settings->argument_count == 1) == (settings->frames > 0)) {
     return vamp_usage_error(settings, "give either an audio file or --frames N");
+  }
+  int refused = check_targets(settings);
+  if (refused != VAMP_EXIT_OK) {
+    return refused;
   }
   struct vamp_variation variation = {0};
   struct vamp_error error = {0};
@@ -158,6 +180,7 @@ static const struct vamp_option own_options[] = {
 
 static const struct vamp_option_group groups[] = {
     {"options", own_options},
+    {"parameters", vamp_options_params},
     {"mask", vamp_options_mask},
     {"randomness", vamp_options_seed},
     {NULL, NULL},

@@ -46,20 +46,25 @@ void vamp_warn(const struct vamp_settings *settings, const char *format, ...) {
   fputc('\n', stderr);
 }
 
-/* The option behind a JSON pointer. A pointer into --mask itself (its tree, say) is --mask's. */
-static const char *option_of_pointer(const struct vamp_command *command, const char *pointer) {
-  for (const struct vamp_option_group *group = command->groups; group->title; group++) {
+/* The option behind a JSON pointer. A pointer into --mask itself (its tree, say) is --mask's, and where there
+ * is
+ * --params, what no other option says came from there. */
+static const char *option_of_pointer(const struct vamp_settings *settings, const char *pointer) {
+  for (const struct vamp_option_group *group = settings->command->groups; group->title; group++) {
     for (const struct vamp_option *option = group->options; option->name; option++) {
       if (option->pointer && strcmp(option->pointer, pointer) == 0) {
         return option->name;
       }
     }
   }
-  return strncmp(pointer, "/mask", 5) == 0 ? "mask" : NULL;
+  if (settings->params_text && !settings->mask_text) {
+    return "params";
+  }
+  return strncmp(pointer, "/mask", 5) == 0 ? "mask" : settings->params_text ? "params" : NULL;
 }
 
 int vamp_report(const struct vamp_settings *settings, const char *subject, const struct vamp_error *error) {
-  const char *option = error->field[0] ? option_of_pointer(settings->command, error->field) : NULL;
+  const char *option = error->field[0] ? option_of_pointer(settings, error->field) : NULL;
   fprintf(stderr, "vamp %s: ", settings->command->name);
   if (subject && !strstr(error->message, subject)) {
     fprintf(stderr, "%s: ", subject);
@@ -68,7 +73,7 @@ int vamp_report(const struct vamp_settings *settings, const char *subject, const
     fprintf(stderr, "--%s: ", option);
   }
   fprintf(stderr, "%s", error->message);
-  if (error->field[0] && option && strcmp(option, "mask") == 0) {
+  if (option && (strcmp(option, "mask") == 0 || strcmp(option, "params") == 0)) {
     fprintf(stderr, " (at %s)", error->field);
   }
   fputc('\n', stderr);
@@ -279,10 +284,33 @@ static const struct vamp_option *find_option(const struct getopt_tables *tables,
   return NULL;
 }
 
+/* getopt takes -mask-ratio for -m ask-ratio, and what becomes of that no message could explain. */
+static int check_dashes(const struct vamp_settings *settings, const struct getopt_tables *tables, int count,
+                        char **words) {
+  for (int i = 1; i < count && strcmp(words[i], "--") != 0; i++) {
+    const char *word = words[i];
+    if (word[0] != '-' || word[1] == '-') {
+      continue;
+    }
+    size_t length = strcspn(word + 1, "=");
+    for (int o = 0; length > 1 && o < tables->count; o++) {
+      const char *name = tables->options[o]->name;
+      if (strlen(name) == length && strncmp(name, word + 1, length) == 0) {
+        return vamp_usage_error(settings, "there is no option -%s; it is spelt --%s", name, name);
+      }
+    }
+  }
+  return 0;
+}
+
 /* Reads all options; 0, an exit code, or -1 where help was asked for. */
 static int read_options(struct vamp_settings *settings, int count, char **words) {
   struct getopt_tables tables;
   fill_tables(settings->command, &tables);
+  int wrong = check_dashes(settings, &tables, count, words);
+  if (wrong != 0) {
+    return wrong;
+  }
   opterr = 0;
   optind = 1;
   for (;;) {
@@ -314,6 +342,38 @@ static int read_options(struct vamp_settings *settings, int count, char **words)
   }
 }
 
+/* --params below what the flags say. A job's parameters name their model, which -m overrules. */
+static int lay_flags_over_params(struct vamp_settings *settings) {
+  json_t *params = NULL;
+  struct vamp_error error = {0};
+  if (!settings->params_text) {
+    return 0;
+  }
+  if (vamp_json_option(settings->params_text, &params, &error) < 0) {
+    return vamp_usage_error(settings, "--params: %s", error.message);
+  }
+  int status = 0;
+  if (!json_is_object(params)) {
+    status = vamp_usage_error(settings, "--params: parameters are a JSON object, {...}");
+  } else if (settings->mask_text && json_object_get(params, "mask")) {
+    status = vamp_usage_error(settings, "--mask and --params both have a mask; leave one out");
+  } else if (json_object_update_recursive(params, settings->parameters) != 0) {
+    status = vamp_usage_error(settings, "out of memory");
+  }
+  if (status != 0) {
+    json_decref(params);
+    return status;
+  }
+  json_decref(settings->parameters);
+  settings->parameters = params;
+  if (settings->model) {
+    json_object_del(params, "model");
+  } else {
+    settings->model = json_string_value(json_object_get(params, "model"));
+  }
+  return 0;
+}
+
 bool vamp_settings_parse(const struct vamp_command *command, int count, char **words,
                          struct vamp_settings *settings, int *exit_code) {
   *settings = (struct vamp_settings){.command = command,
@@ -327,6 +387,9 @@ bool vamp_settings_parse(const struct vamp_command *command, int count, char **w
     return false;
   }
   int status = read_options(settings, count, words);
+  if (status == 0) {
+    status = lay_flags_over_params(settings);
+  }
   if (status != 0) {
     if (status < 0) {
       print_help(command);

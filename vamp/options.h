@@ -40,7 +40,8 @@ struct vamp_settings {
   bool quiet;
 
   const char *output;
-  const char *mask_text; /* --mask: JSON or @FILE */
+  const char *mask_text;   /* --mask: JSON or @FILE */
+  const char *params_text; /* --params: JSON or @FILE; its fields go into `parameters` below the flags' */
   const char *mask_png, *mask_svg, *mask_json, *mask_npy;
   const char *tokens;
   int variations;
@@ -104,10 +105,14 @@ extern const struct vamp_command vamp_command_run, vamp_command_mask, vamp_comma
     vamp_command_decode, vamp_command_logits, vamp_command_generate, vamp_command_bench, vamp_command_info,
     vamp_command_measure;
 
+/* JSON or @FILE. VAMP_INVALID says where it is wrong. */
+int vamp_json_option(const char *text, json_t **value, struct vamp_error *error);
+
 /* Tables that several subcommands share. */
 extern const struct vamp_option vamp_options_model[];    /* -m, --backend, --precision, --device, --threads */
 extern const struct vamp_option vamp_options_mask[];     /* the mask's simple form, --preset, --mask */
 extern const struct vamp_option vamp_options_sampling[]; /* temperature and filters, without steps and seed */
+extern const struct vamp_option vamp_options_params[];   /* --params */
 extern const struct vamp_option vamp_options_seed[];     /* --seed */
 extern const struct vamp_option vamp_options_steps[];    /* --coarse-steps, --steps, --fine-steps */
 

@@ -5,6 +5,7 @@
  * HTTP API takes. --mask gives a whole mask; flags are laid over it; a preset stays a name, and
  * vamp_request_parse lays the mask over it.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -84,11 +85,34 @@ const struct vamp_option vamp_options_sampling[] = {
     {0},
 };
 
+const struct vamp_option vamp_options_params[] = {
+    {"params", 0, VAMP_OPTION_TEXT, MEMBER(params_text), NULL, 0, 0, "JSON|@FILE",
+     "mask, steps, sampling, seed, format and model in one JSON object, as vampd takes them and reports them "
+     "of "
+     "a job (docs/api.md); flags go over it"},
+    {0},
+};
+
 const struct vamp_option vamp_options_seed[] = {
     {"seed", 0, VAMP_OPTION_PARAMETER_INTEGER, 0, "/seed", 0, 0, "S",
      "same seed, same result, 0 to 2^53-1 (default: random, and reported)"},
     {0},
 };
+
+int vamp_json_option(const char *text, json_t **value, struct vamp_error *error) {
+  json_error_t problem;
+  bool file = text[0] == '@';
+  *value = file ? json_load_file(text + 1, JSON_REJECT_DUPLICATES, &problem)
+                : json_loads(text, JSON_REJECT_DUPLICATES, &problem);
+  if (*value) {
+    return 0;
+  }
+  if (json_error_code(&problem) == json_error_cannot_open_file) {
+    return vamp_fail(error, VAMP_INVALID, "cannot open %s: %s", text + 1, strerror(errno));
+  }
+  return vamp_fail(error, VAMP_INVALID, "%s is not valid JSON: %s (line %d, column %d)",
+                   file ? text + 1 : "the text", problem.text, problem.line, problem.column);
+}
 
 /* The mask of --mask with the flags over it; NULL in *mask where there is neither. */
 static int load_mask(const struct vamp_settings *settings, json_t **mask, struct vamp_error *error) {
@@ -98,13 +122,10 @@ static int load_mask(const struct vamp_settings *settings, json_t **mask, struct
     *mask = flags ? json_deep_copy(flags) : NULL;
     return 0;
   }
-  json_error_t problem;
-  json_t *loaded = text[0] == '@' ? json_load_file(text + 1, JSON_REJECT_DUPLICATES, &problem)
-                                  : json_loads(text, JSON_REJECT_DUPLICATES, &problem);
-  if (!loaded) {
-    return vamp_fail_field(error, VAMP_INVALID, "/mask", "%s is not valid JSON: %s (line %d, column %d)",
-                           text[0] == '@' ? text + 1 : "the text", problem.text, problem.line,
-                           problem.column);
+  json_t *loaded;
+  struct vamp_error why;
+  if (vamp_json_option(text, &loaded, &why) < 0) {
+    return vamp_fail_field(error, VAMP_INVALID, "/mask", "%s", why.message);
   }
   if (!json_is_object(loaded)) {
     json_decref(loaded);

@@ -3,9 +3,9 @@
  *
  * One input and one variation: -o names a file. Otherwise, or where -o is a folder already, -o is a folder,
  * and a result is named after its input: song.flac -> OUT/song.wav, and with --variations OUT/song-1.wav and
- * on. The same holds for --mask-png and its kin. All names are worked out before anything is computed: two
- * inputs that would write the same file, or a result that would overwrite its own input, are found at once
- * and not after an hour.
+ * on. The same holds for --mask-png and its kin. All names are worked out before anything is computed: a file
+ * that would be written twice, one that would overwrite an input, and one that has no folder are found at
+ * once and not after an hour.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,15 +14,11 @@
 #include <sys/stat.h>
 
 #include "vamp/run.h"
+#include "vamp/targets.h"
 
 static bool is_folder(const char *path) {
   struct stat status;
   return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
-}
-
-static bool same_file(const char *one, const char *other) {
-  struct stat a, b;
-  return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 static const char *extension_of(enum vamp_audio_format format) {
@@ -69,55 +65,75 @@ static int format_of_file(const struct vamp_settings *settings, const struct vam
     named = request->format;
   }
   if (given && strcmp(extension_of(named), extension_of(request->format)) != 0) {
-    return vamp_usage_error(settings, "--format says %s, but %s is named otherwise",
+    return vamp_usage_error(settings, "the format is %s, but %s is named otherwise",
                             extension_of(request->format) + 1, settings->output);
   }
   *format = given ? request->format : named;
   return VAMP_EXIT_OK;
 }
 
-static int compare_names(const void *one, const void *other) {
-  const char *const *a = one, *const *b = other;
-  return strcmp(*a, *b);
+/* A file beside the audio: what names it, and what it is called where that is a folder. */
+struct companion {
+  const char *option;
+  const char *extension;
+  const char *named; /* the option's value; NULL where it is not given */
+};
+#define COMPANIONS 4
+
+static void list_companions(const struct vamp_settings *settings, struct companion list[COMPANIONS]) {
+  list[0] = (struct companion){"--mask-png", ".png", settings->mask_png};
+  list[1] = (struct companion){"--mask-svg", ".svg", settings->mask_svg};
+  list[2] = (struct companion){"--mask-json", ".json", settings->mask_json};
+  list[3] = (struct companion){"--tokens", ".npy", settings->tokens};
 }
 
-/* Two inputs that would be written to `output`, which is known to be there twice. */
-static int report_twice(const struct vamp_settings *settings, const struct vamp_run_task *tasks, int count,
-                        const char *output) {
-  const char *inputs[2] = {"", ""};
-  for (int i = 0, found = 0; i < count && found < 2; i++) {
-    if (strcmp(tasks[i].output, output) == 0) {
-      inputs[found++] = tasks[i].input;
-    }
-  }
-  return vamp_usage_error(settings, "%s and %s would both be written to %s; rename one or run them apart",
-                          inputs[0], inputs[1], output);
+/* The name of a companion file: `target` itself, or a name in the folder it is. NULL when out of memory. */
+static char *companion_path(const struct vamp_run_task *task, const char *target, const char *extension) {
+  return task->many || is_folder(target) ? name_after(task, target, extension) : strdup(target);
 }
 
-static int check_outputs(const struct vamp_settings *settings, const struct vamp_run_task *tasks, int count) {
-  const char **names = calloc((size_t)count, sizeof *names);
-  if (!names) {
-    vamp_warn(settings, "out of memory");
-    return VAMP_EXIT_FAILED;
+/* Several results need folders. One that is not there yet and is called like a file is a misunderstanding. */
+static int check_folders(const struct vamp_settings *settings, int count) {
+  struct companion list[COMPANIONS];
+  struct vamp_error error;
+  enum vamp_audio_format format;
+  list_companions(settings, list);
+  const char *option = NULL, *named = NULL;
+  if (!is_folder(settings->output) && vamp_audio_format_from_path(settings->output, &format, &error) == 0) {
+    option = "-o";
+    named = settings->output;
   }
-  int status = VAMP_EXIT_OK;
-  for (int i = 0; i < count && status == VAMP_EXIT_OK; i++) {
-    names[i] = tasks[i].output;
-    if (same_file(tasks[i].input, tasks[i].output)) {
-      status = vamp_usage_error(settings, "%s would be overwritten by its own variation; choose another -o",
-                                tasks[i].input);
+  for (int i = 0; i < COMPANIONS && !option; i++) {
+    const char *dot = list[i].named && !is_folder(list[i].named) ? strrchr(list[i].named, '.') : NULL;
+    if (dot && strcmp(dot, list[i].extension) == 0) {
+      option = list[i].option;
+      named = list[i].named;
     }
   }
-  if (status == VAMP_EXIT_OK) {
-    qsort(names, (size_t)count, sizeof *names, compare_names);
-  }
-  for (int i = 1; i < count && status == VAMP_EXIT_OK; i++) {
-    if (strcmp(names[i - 1], names[i]) == 0) {
-      status = report_twice(settings, tasks, count, names[i]);
+  return option ? vamp_usage_error(settings,
+                                   "%d results need a folder, and %s is named like a file; give %s a folder",
+                                   count, named, option)
+                : VAMP_EXIT_OK;
+}
+
+/* All that will be written; the paths of companions are malloc'd, those of the audio the tasks'. */
+static int list_targets(const struct vamp_settings *settings, const struct vamp_run_task *tasks, int count,
+                        struct vamp_target *targets, size_t *used) {
+  struct companion list[COMPANIONS];
+  list_companions(settings, list);
+  for (int i = 0; i < count; i++) {
+    targets[(*used)++] = (struct vamp_target){tasks[i].output, "-o", tasks[i].input};
+    for (int c = 0; c < COMPANIONS; c++) {
+      char *path = list[c].named ? companion_path(&tasks[i], list[c].named, list[c].extension) : NULL;
+      if (path) {
+        targets[(*used)++] = (struct vamp_target){path, list[c].option, tasks[i].input};
+      } else if (list[c].named) {
+        vamp_warn(settings, "out of memory");
+        return VAMP_EXIT_FAILED;
+      }
     }
   }
-  free(names);
-  return status;
+  return VAMP_EXIT_OK;
 }
 
 static int make_folders(const struct vamp_settings *settings) {
@@ -156,11 +172,36 @@ static int name_outputs(const struct vamp_settings *settings, const struct vamp_
       return VAMP_EXIT_FAILED;
     }
   }
-  int status = check_outputs(settings, tasks, count);
-  if (status != VAMP_EXIT_OK) {
-    return status;
+  return several ? check_folders(settings, count) : VAMP_EXIT_OK;
+}
+
+/* Looks at all that will be written, and makes the folders in between. */
+static int check_targets(const struct vamp_settings *settings, const struct vamp_run_task *tasks, int count) {
+  struct vamp_target *targets = calloc((size_t)count * (1 + COMPANIONS), sizeof *targets);
+  size_t used = 0;
+  if (!targets) {
+    vamp_warn(settings, "out of memory");
+    return VAMP_EXIT_FAILED;
   }
-  return several ? make_folders(settings) : folder ? make_folder(settings, settings->output) : VAMP_EXIT_OK;
+  bool folder = settings->output[strlen(settings->output) - 1] == '/';
+  int status = list_targets(settings, tasks, count, targets, &used);
+  if (status == VAMP_EXIT_OK) {
+    status =
+        vamp_targets_distinct(settings, targets, used, settings->arguments, (size_t)settings->argument_count);
+  }
+  if (status == VAMP_EXIT_OK) {
+    status = count > 1 ? make_folders(settings) : folder ? make_folder(settings, settings->output) : status;
+  }
+  if (status == VAMP_EXIT_OK) {
+    status = vamp_targets_writable(settings, targets, used);
+  }
+  for (size_t i = 0; i < used; i++) {
+    if (strcmp(targets[i].option, "-o") != 0) {
+      free((char *)targets[i].path);
+    }
+  }
+  free(targets);
+  return status;
 }
 
 int vamp_run_plan(const struct vamp_settings *settings, const struct vamp_request *request,
@@ -176,6 +217,9 @@ int vamp_run_plan(const struct vamp_settings *settings, const struct vamp_reques
     return VAMP_EXIT_FAILED;
   }
   int status = name_outputs(settings, request, made, wanted);
+  if (status == VAMP_EXIT_OK) {
+    status = check_targets(settings, made, wanted);
+  }
   if (status != VAMP_EXIT_OK) {
     vamp_run_tasks_free(made, wanted);
     return status;
@@ -195,11 +239,6 @@ void vamp_run_tasks_free(struct vamp_run_task *tasks, int count) {
 
 /* ---- writing ------------------------------------------------------------------------------------------ */
 
-/* The name of a companion file: `target` itself, or a name in the folder it is. NULL when out of memory. */
-static char *companion(const struct vamp_run_task *task, const char *target, const char *extension) {
-  return task->many || is_folder(target) ? name_after(task, target, extension) : strdup(target);
-}
-
 static int write_picture(const struct vamp_run_task *task, const struct vamp_result *result,
                          const char *target, enum vamp_picture_format format, struct vamp_error *error) {
   if (!target) {
@@ -211,7 +250,7 @@ static int write_picture(const struct vamp_run_task *task, const struct vamp_res
   if (status < 0) {
     return status;
   }
-  char *path = companion(task, target, format == VAMP_PICTURE_PNG ? ".png" : ".svg");
+  char *path = companion_path(task, target, format == VAMP_PICTURE_PNG ? ".png" : ".svg");
   status = path ? vamp_bytes_write(path, data, size, error) : vamp_fail(error, VAMP_MEMORY, "out of memory");
   free(path);
   free(data);
@@ -223,7 +262,7 @@ static int write_mask_json(const struct vamp_settings *settings, const struct va
   if (!settings->mask_json) {
     return 0;
   }
-  char *path = companion(task, settings->mask_json, ".json");
+  char *path = companion_path(task, settings->mask_json, ".json");
   int status = path ? vamp_json_write(path, document, error) : vamp_fail(error, VAMP_MEMORY, "out of memory");
   free(path);
   return status;
@@ -234,7 +273,7 @@ static int write_tokens(const struct vamp_settings *settings, const struct vamp_
   if (!settings->tokens) {
     return 0;
   }
-  char *path = companion(task, settings->tokens, ".npy");
+  char *path = companion_path(task, settings->tokens, ".npy");
   int status = path ? vamp_codes_write(path, result->codes, result->codebooks, result->frames, error)
                     : vamp_fail(error, VAMP_MEMORY, "out of memory");
   free(path);

@@ -133,7 +133,7 @@ static int command_run(struct vamp_settings *settings) {
   }
   json_t *seed = json_object_get(settings->parameters, "seed");
   if (seed) {
-    run.seed = (int64_t)json_integer_value(seed);
+    run.seed = (int64_t)json_number_value(seed); /* --params may say 7.0 */
   }
   int exit_code = vamp_run_plan(settings, &request, &run.tasks, &run.count);
   vamp_request_free(&request);
@@ -182,6 +182,7 @@ static const struct vamp_option own_options[] = {
 
 static const struct vamp_option_group groups[] = {
     {"options", own_options},
+    {"parameters", vamp_options_params},
     {"mask", vamp_options_mask},
     {"steps", vamp_options_steps},
     {"sampling", vamp_options_sampling},
@@ -197,7 +198,7 @@ const struct vamp_command vamp_command_run = {
     .description =
         "Makes a variation of each IN: encodes it to tokens, masks some, lets the model fill them in, and\n"
         "decodes. IN is WAV, FLAC, Ogg Vorbis, Opus, MP3 or AIFF of any rate, up to 10 minutes long. The\n"
-        "result is mono at the model's rate and as loud as its input.\n",
+        "result is mono at the model's rate and at its input's level: what is kept is as loud as it was.\n",
     .example =
         "  vamp run song.wav -o variation.wav --mask-ratio 0.7 --periodic-prompt 10 --mask-png mask.png\n"
         "  vamp run *.flac -o variations/ --preset creative --variations 3 --seed 1\n",

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,6 +75,10 @@ int vamp_model_find(const char *name, char folder[VAMP_PATH_SIZE], struct vamp_e
     if (try_folder(base, wanted, folder)) {
       return 0;
     }
+  }
+  struct stat there;
+  if (stat(wanted, &there) == 0 && S_ISDIR(there.st_mode)) {
+    return vamp_fail(error, VAMP_IO, "%s is not a model folder: it has no model.json", wanted);
   }
   return vamp_fail(error, VAMP_IO,
                    "found no model '%s' in models/, in %.150s/../models or in %.150s/../share/vampd/models; "

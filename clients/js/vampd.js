@@ -283,11 +283,11 @@ class Vampd {
 
   /** Waits for a job, or a sweep, and returns it as it is then; a job's `state` says whether it went well. `seen` is
    *  called with every event of a job, and with a sweep each time it was asked after. */
-  async wait(what, {seen, signal} = {}) {
+  async wait(what, {seen, signal, patience = 60} = {}) {
     if (what.points_total !== undefined) {
-      return this.#waitForSweep(what, {seen, signal});
+      return this.#waitForSweep(what, {seen, signal, patience});
     }
-    for await (const event of this.events(what, {signal})) {
+    for await (const event of this.events(what, {signal, patience})) {
       seen?.(event);
       if (FINISHED.has(event.name)) {
         return event.data;
@@ -296,9 +296,22 @@ class Vampd {
     return this.call("get_job", {id: idOf(what), signal});
   }
 
-  async #waitForSweep(sweep, {seen, signal}) {
+  /** A daemon that is restarted goes on with its sweeps: it is waited for as long as `patience` says. */
+  async #waitForSweep(sweep, {seen, signal, patience = 60}) {
+    let failing = null;
     for (let seconds = 0.1;; seconds = Math.min(seconds * 1.5, 5)) {
-      sweep = await this.call("get_sweep", {id: sweep.id, signal});
+      try {
+        sweep = await this.call("get_sweep", {id: sweep.id, signal});
+        failing = null;
+      } catch (error) {
+        failing ??= Date.now();
+        const passes = error instanceof Problem ? [429, 503].includes(error.status) : error instanceof TypeError;
+        if (!passes || signal?.aborted || Date.now() - failing > patience * 1000) {
+          throw error;
+        }
+        await pause(1, signal);
+        continue;
+      }
       seen?.(sweep);
       if (sweep.states.queued + sweep.states.running === 0) {
         return sweep;

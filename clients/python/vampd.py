@@ -219,7 +219,8 @@ class Vampd:
     """
 
     def __init__(self, address=None, key=None, contract=None, patience=0, timeout=600):
-        self.address = urllib.parse.urlsplit(address or os.environ.get("VAMPD") or "http://127.0.0.1:8765")
+        address = address or os.environ.get("VAMPD") or "http://127.0.0.1:8765"
+        self.address = urllib.parse.urlsplit(address)
         if self.address.scheme not in ("http", "https") or not self.address.hostname:
             raise ValueError(f"{address!r} is not the address of a daemon, like http://127.0.0.1:8765")
         self.key = key or os.environ.get("VAMP_KEY")
@@ -320,6 +321,10 @@ class Vampd:
     def open(self, connection, method, path, headers=None, body=None):
         """Sends a request and returns the response, its body unread; raises what is a problem."""
         headers = {**(headers or {}), **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
+        try:
+            connection.connect()
+        except OSError as error:
+            raise type(error)(error.errno, f"no daemon answers at {self.address.geturl()}: {error.strerror or error}")
         connection.request(method, self.address.path.rstrip("/") + path, body, headers)
         response = connection.getresponse()
         if response.status < 400:
@@ -380,22 +385,31 @@ class Vampd:
                 connection.close()
             time.sleep(retry)
 
-    def wait(self, what, seen=None):
+    def wait(self, what, seen=None, patience=60):
         """Waits for a job, or a sweep, and returns it as it is then; its "state" says whether it went well. `seen` is
-        called with every event of a job, and with a sweep each time it was asked after."""
+        called with every event of a job, and with a sweep each time it was asked after. A daemon that is restarted
+        goes on with its work: it is waited for as long as `patience` says."""
         if isinstance(what, dict) and "points_total" in what:
-            return self.wait_for_sweep(what, seen)
-        for event in self.events(what):
+            return self.wait_for_sweep(what, seen, patience)
+        for event in self.events(what, patience=patience):
             if seen:
                 seen(event)
             if event.name in FINISHED:
                 return event.data
         return self.get_job(id_of(what))
 
-    def wait_for_sweep(self, sweep, seen=None):
-        pause = 0.1
+    def wait_for_sweep(self, sweep, seen=None, patience=60):
+        pause, failing = 0.1, None
         while True:
-            sweep = self.get_sweep(id_of(sweep))
+            try:
+                sweep, failing = self.get_sweep(id_of(sweep)), None
+            except (OSError, http.client.HTTPException, Problem) as error:
+                failing = failing or time.monotonic()
+                passes = not isinstance(error, Problem) or error.status in (429, 503)
+                if not passes or time.monotonic() - failing > patience:
+                    raise
+                time.sleep(1)
+                continue
             if seen:
                 seen(sweep)
             if not sweep["states"]["queued"] + sweep["states"]["running"]:
@@ -438,7 +452,11 @@ def read_events(response):
 
 def read_params(text):
     """JSON, or @FILE with it."""
-    return json.loads(read_file(text[1:])[1] if text.startswith("@") else text)
+    try:
+        return json.loads(read_file(text[1:])[1] if text.startswith("@") else text)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text:.60} is not JSON: {error}" if isinstance(error, ValueError)
+                                         else str(error))
 
 
 def show(event):
@@ -530,7 +548,7 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     try:
         return options.run(Vampd(options.address, patience=options.patience), options) or 0
-    except (Problem, ValueError, TypeError, OSError, http.client.HTTPException) as error:
+    except (Problem, ValueError, TypeError, OSError, http.client.HTTPException, argparse.ArgumentTypeError) as error:
         print(f"vampd.py: {error}", file=sys.stderr)
         return 1
 

@@ -55,6 +55,13 @@ void vamp_mask_fields_interval(struct vamp_mask_fields *fields, const char *name
     *interval = VAMP_MASK_BEAT;
     return;
   }
+  if (text) {
+    char quoted[VAMP_MASK_QUOTE_SIZE];
+    vamp_mask_quote(quoted, text);
+    vamp_mask_fields_fail(fields, VAMP_INVALID, name, "%s is %s: it must be an integer, or \"beat\".", name,
+                          quoted);
+    return;
+  }
   vamp_mask_fields_integer(fields, name, 0, VAMP_MASK_MAX_INTEGER, interval);
 }
 
@@ -68,11 +75,15 @@ void vamp_mask_fields_offset(struct vamp_mask_fields *fields, const char *name, 
     vamp_mask_fields_integer(fields, name, 0, VAMP_MASK_MAX_INTEGER, offset);
     return;
   }
-  int choice;
-  if (vamp_mask_fields_choice(fields, name, (const char *const[]){"random", NULL}, &choice) &&
-      fields->status == 0) {
+  vamp_mask_fields_value(fields, name);
+  if (strcmp(text, "random") == 0) {
     *offset = -1;
+    return;
   }
+  char quoted[VAMP_MASK_QUOTE_SIZE];
+  vamp_mask_quote(quoted, text);
+  vamp_mask_fields_fail(fields, VAMP_INVALID, name, "%s is %s: it must be an integer, or \"random\".", name,
+                        quoted);
 }
 
 int vamp_mask_describe_offset(json_t *object, int64_t offset) {

@@ -10,6 +10,9 @@
 int vamp_sampling_parse(const json_t *object, const char *pointer, struct vamp_sampling *sampling,
                         struct vamp_error *error);
 
+/* Whether "sampling" has a field of this name. */
+bool vamp_sampling_has(const char *name);
+
 /* The RFC 6901 pointer to member `name` of what `parent` points to; a long name is cut to what fits. */
 void vamp_json_point(const char *parent, const char *name, char *pointer, size_t size);
 

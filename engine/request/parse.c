@@ -15,6 +15,31 @@
 
 #include "engine/request/internal.h"
 
+/* A field that is known one level further down, where docs that list fields by themselves leave it to the
+ * reader to put it. NULL: it is known nowhere. */
+static const char *place_of(const char *name) {
+  static const char *const MASK[] = {"mask_ratio",
+                                     "periodic_prompt",
+                                     "upper_codebook_mask",
+                                     "upper_codebooks",
+                                     "periodic_width",
+                                     "periodic_offset",
+                                     "prefix_s",
+                                     "suffix_s",
+                                     "dropout",
+                                     "pattern",
+                                     "all",
+                                     "any",
+                                     "not",
+                                     "passes"};
+  for (size_t i = 0; i < sizeof MASK / sizeof MASK[0]; i++) {
+    if (strcmp(name, MASK[i]) == 0) {
+      return "mask";
+    }
+  }
+  return vamp_sampling_has(name) ? "sampling" : NULL;
+}
+
 static int check_names(const json_t *params, struct vamp_error *error) {
   static const char *const KNOWN[] = {"preset", "mask", "sampling", "seed", "model", "format"};
   const char *name;
@@ -27,6 +52,12 @@ static int check_names(const json_t *params, struct vamp_error *error) {
     if (!known) {
       char pointer[96];
       vamp_json_point("", name, pointer, sizeof pointer);
+      const char *place = place_of(name);
+      if (place) {
+        return vamp_fail_field(error, VAMP_INVALID, pointer,
+                               "Unknown field %s; it belongs in \"%s\": {\"%s\": {\"%s\": ...}}.", pointer,
+                               place, place, name);
+      }
       return vamp_fail_field(error, VAMP_INVALID, pointer,
                              "Unknown field %s; known here: preset, mask, sampling, seed, model, format.",
                              pointer);

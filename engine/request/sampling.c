@@ -81,6 +81,10 @@ int vamp_json_whole(const json_t *value, const char *pointer, int64_t minimum, i
   return VAMP_OK;
 }
 
+bool vamp_sampling_has(const char *name) {
+  return find_field(name) != NULL;
+}
+
 static int set_field(const struct field *field, const json_t *value, const char *pointer,
                      struct vamp_sampling *sampling, struct vamp_error *error) {
   void *target = (char *)sampling + field->offset;

@@ -47,7 +47,7 @@ static void point_into_grid(const json_t *grid, struct vamp_error *error) {
 static void refuse_point(struct vampd_exchange *exchange, struct vamp_error *error, int point,
                          const json_t *values) {
   char sentence[sizeof error->message];
-  char *text = json_dumps(values, JSON_COMPACT);
+  char *text = json_dumps(values, JSON_COMPACT | JSON_REAL_PRECISION(15));
   snprintf(sentence, sizeof sentence, "Point %d, %.200s: %.280s", point, text ? text : "", error->message);
   memcpy(error->message, sentence, sizeof sentence);
   free(text);

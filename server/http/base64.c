@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char ALPHABET[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -27,6 +28,9 @@ static int value_of(char character) {
 
 int vampd_base64_decode(const char *text, size_t length, void **data, size_t *size,
                         struct vamp_error *error) {
+  if (length > 5 && memcmp(text, "data:", 5) == 0) {
+    return vamp_fail(error, VAMP_INVALID, "This is a data: URL; send only the base64 behind its comma.");
+  }
   if (length % 4 != 0) {
     return vamp_fail(error, VAMP_INVALID, "The base64 text has %zu characters, which is no multiple of 4.",
                      length);

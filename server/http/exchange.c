@@ -60,6 +60,17 @@ static bool refuse_entry(struct vampd_exchange *exchange, enum vampd_entry entry
   return entry != VAMPD_ENTERED;
 }
 
+static void refuse_accept(struct vampd_exchange *exchange) {
+  char types[256] = "";
+  size_t used = 0;
+  for (const char *const *offer = exchange->route->offers; *offer && used < sizeof types; offer++) {
+    used += (size_t)snprintf(types + used, sizeof types - used, "%s%s", used ? ", " : "", *offer);
+  }
+  vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_ACCEPTABLE, NULL,
+                       "The Accept header admits none of what this answers with: %s.", types);
+  exchange->answered = true;
+}
+
 /* What can be said about a request for a slow route from its headers. */
 static void check_slow(struct vampd_exchange *exchange) {
   const struct vampd_route *route = exchange->route;
@@ -70,9 +81,7 @@ static void check_slow(struct vampd_exchange *exchange) {
     vampd_answer_header(&exchange->answer, "Accept-Post", "multipart/form-data, application/json");
     exchange->answered = true;
   } else if (vampd_negotiate(exchange->fields.accept, route->offers) < 0) {
-    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_ACCEPTABLE, NULL,
-                         "The Accept header admits none of the types this answers with; see docs/api.md.");
-    exchange->answered = true;
+    refuse_accept(exchange);
   } else if (!refuse_entry(exchange, vampd_admission_look(&exchange->daemon->admission)) &&
              !exchange->daemon->ready) {
     refuse_unavailable(exchange, VAMPD_PROBLEM_NOT_READY, "The model is still loading.");

@@ -190,6 +190,7 @@ static void choose_columns(const struct vampd_sweep *sweep, int *codebooks, json
   }
 }
 
+/* One row, or the names. The seed has a column of its own, unless it is an axis and has one already. */
 static void put_row(FILE *out, const struct vampd_store_job *job, const json_t *grid, int codebooks,
                     const json_t *columns, bool header) {
   json_t *params = vampd_stored_json(job->params), *outcome = vampd_stored_json(job->outcome);
@@ -208,11 +209,13 @@ static void put_row(FILE *out, const struct vampd_store_job *job, const json_t *
     put_field(out, field);
     json_decref(field);
   }
+  if (!json_object_get(grid, "seed")) {
+    fputs(header ? ",seed" : ",", out);
+    put_field(out, header ? NULL : json_object_get(json_object_get(params, "params"), "seed"));
+  }
   if (header) {
-    fputs(",seed,job,state", out);
+    fputs(",job,state", out);
   } else {
-    fputc(',', out);
-    put_field(out, json_object_get(json_object_get(params, "params"), "seed"));
     fprintf(out, ",%s,%s", job->id, vampd_job_state(job, NULL));
   }
   put_shares(out, "density", done ? json_object_get(outcome, "density") : NULL, codebooks, header);
@@ -340,6 +343,28 @@ static int add_point(const struct packing *packing, struct archive *archive,
   return status;
 }
 
+/* The sweep, and of each point all that repeats it: an archive is read where the daemon is not. */
+static char *describe(const struct vampd_sweep *sweep) {
+  static const char *const COPIED[] = {"model", "backend", "precision"};
+  json_t *document = vampd_sweep_document(sweep, NULL, 0, false);
+  json_t *points = json_object_get(document, "points");
+  for (int i = 0; i < sweep->count; i++) {
+    json_t *point = json_array_get(points, (size_t)i);
+    json_t *params = vampd_stored_json(sweep->jobs[i].params);
+    json_t *outcome = vampd_stored_json(sweep->jobs[i].outcome);
+    json_object_set(point, "params", json_object_get(params, "params"));
+    for (size_t c = 0; sweep->jobs[i].state == VAMPD_STATE_DONE && c < sizeof COPIED / sizeof COPIED[0];
+         c++) {
+      json_object_set(point, COPIED[c], json_object_get(outcome, COPIED[c]));
+    }
+    json_decref(params);
+    json_decref(outcome);
+  }
+  char *text = json_dumps(document, JSON_INDENT(1) | JSON_REAL_PRECISION(15));
+  json_decref(document);
+  return text;
+}
+
 static int add_all(const struct packing *packing, struct archive *archive, struct vamp_error *error) {
   const struct vampd_sweep *sweep = packing->sweep;
   char *csv = NULL;
@@ -351,9 +376,7 @@ static int add_all(const struct packing *packing, struct archive *archive, struc
   }
   free(csv);
   if (status == VAMP_OK) {
-    json_t *document = vampd_sweep_document(sweep, NULL, 0, false);
-    char *text = json_dumps(document, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-    json_decref(document);
+    char *text = describe(sweep);
     status = text ? add_text(packing, archive, "sweep.json", text, strlen(text), error)
                   : vamp_fail(error, VAMP_MEMORY, "Out of memory while writing the archive.");
     free(text);

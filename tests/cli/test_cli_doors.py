@@ -18,7 +18,8 @@ FLAGS = ["--preset", "creative", "--periodic-prompt", 5, "--dropout", 0.1, "--se
 def daemon(build, tiny_model, tmp_path):
     """-> the address of a vampd that is running."""
     with open(tmp_path / "vampd.log", "w+") as log:
-        process = subprocess.Popen([str(build / "vampd"), "--port", "0", "--model", str(tiny_model)], stderr=log)
+        process = subprocess.Popen([str(build / "vampd"), "--port", "0", "--model", str(tiny_model),
+                                    "--data-dir", str(tmp_path / "data")], stderr=log)
         try:
             for _ in range(600):
                 address = re.search(r"^vampd listening on (\S+)$", (tmp_path / "vampd.log").read_text(), re.M)

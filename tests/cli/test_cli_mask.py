@@ -1,5 +1,6 @@
 """vamp mask: shares, seeds, outputs. It needs no weights, so it is quick."""
 import json
+import re
 
 import numpy
 import pytest
@@ -133,6 +134,32 @@ def test_presets_are_listed(vamp):
 def test_dimensions_come_from_the_model(vamp, tiny_model, tmp_path):
     array, document = mask(vamp, tmp_path, "-m", tiny_model)
     assert array.shape[0] == json.loads(vamp("info", tiny_model, "--json").stdout)["codec"]["n_codebooks"]
+
+
+def test_docs_masks_says_what_is(vamp, root, tmp_path, monkeypatch):
+    """Every mask on the page is one, and its way to decode an answer gives the array."""
+    page = (root / "docs" / "masks.md").read_text()
+    clip = write_wav(tmp_path / "song.wav", tone(9))
+    masks = [json.JSONDecoder().raw_decode(block[found.start():])[0]
+             for block in re.findall(r"```\n(.*?)```", page, re.S) for found in re.finditer(r"^\{\"", block, re.M)]
+    assert len(masks) >= 9
+    for mask in masks:
+        vamp("mask", clip, "--mask", json.dumps(mask), "--npy", tmp_path / "mask.npy")
+    vamp("mask", clip, "--seed", 1, "--json", tmp_path / "mask.json", "--npy", tmp_path / "mask.npy")
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names = {}
+    exec(snippet.split("steps =")[0], names)                               # a mask alone has no steps
+    assert (names["mask"] == numpy.load(tmp_path / "mask.npy")).all()
+
+
+def test_nothing_is_overwritten(vamp, tmp_path):
+    clip = write_wav(tmp_path / "song.wav", tone(0.3))
+    before = clip.read_bytes()
+    assert "song.wav is read" in vamp("mask", clip, "--png", clip, code=2).stderr
+    assert "both be written" in vamp("mask", clip, "--png", tmp_path / "x", "--npy", tmp_path / "x", code=2).stderr
+    assert "song.wav is read" in vamp("encode", clip, clip, code=2).stderr
+    assert clip.read_bytes() == before and list(tmp_path.iterdir()) == [clip]
 
 
 def test_output_that_cannot_be_written(vamp, tmp_path):

@@ -124,9 +124,66 @@ def test_a_folder_takes_one_input_too(run, clip, tmp_path):
 def test_an_input_is_never_overwritten(run, tmp_path):
     clip = write_wav(tmp_path / "song.wav", tone(0.3))
     before = clip.read_bytes()
-    assert "overwritten by its own variation" in run(clip, "-o", tmp_path, code=2).stderr
-    assert "overwritten by its own variation" in run(clip, "-o", clip, code=2).stderr
-    assert clip.read_bytes() == before
+    for arguments in (["-o", tmp_path], ["-o", clip], ["-o", tmp_path / "o.wav", "--mask-png", clip],
+                      ["-o", tmp_path / "o.wav", "--tokens", tmp_path / "." / "song.wav"]):
+        done = run(clip, *arguments, code=2)
+        assert "is read and would be overwritten" in done.stderr, arguments
+    numbered = write_wav(tmp_path / "song-1.wav", tone(0.3))
+    assert "song-1.wav is read" in run(numbered, clip, "-o", tmp_path, "--variations", 2, code=2).stderr
+    assert clip.read_bytes() == before and sorted(tmp_path.iterdir()) == [numbered, clip]
+
+
+def test_two_results_are_never_one_file(run, clip, tmp_path):
+    done = run(clip, "-o", tmp_path / "o.wav", "--mask-png", tmp_path / "o.wav", code=2)
+    assert "-o" in done.stderr and "--mask-png" in done.stderr and "both" in done.stderr
+    done = run(clip, "-o", tmp_path / "o.wav", "--mask-svg", tmp_path / "m", "--mask-json", tmp_path / "m", code=2)
+    assert "--mask-svg" in done.stderr and "--mask-json" in done.stderr
+    assert not list(tmp_path.iterdir())
+    run(clip, "-o", tmp_path / "o.wav", "--mask-png", "/dev/null", "--mask-json", "/dev/null")
+
+
+def test_several_results_do_not_make_a_folder_called_like_a_file(run, clip, tmp_path):
+    for arguments in (["-o", tmp_path / "o.wav"], ["-o", tmp_path / "o", "--mask-png", tmp_path / "m.png"]):
+        done = run(clip, *arguments, "--variations", 2, code=2)
+        assert "2 results need a folder" in done.stderr
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "really.wav").mkdir()
+    run(clip, "-o", tmp_path / "really.wav", "--variations", 2)
+
+
+def test_a_folder_that_is_not_there_is_found_before_anything_is_computed(run, clip, tmp_path):
+    for option in ("--mask-png", "--mask-svg", "--mask-json", "--tokens"):
+        done = run(clip, "-o", tmp_path / "o.wav", option, tmp_path / "nowhere" / "x", code=1)
+        assert "nowhere/x" in done.stderr and "create its folder first" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_params_are_those_of_the_daemon(run, clip, tmp_path):
+    """A job's params, as vampd reports them, say all that the flags do; flags go over them."""
+    flags = ["--preset", "creative", "--mask-ratio", 0.6, "--periodic-prompt", 5, "--temperature", 0.9, "--seed", 7]
+    run(clip, "-o", tmp_path / "flags.wav", *flags)
+    params = {"preset": "creative", "mask": {"mask_ratio": 0.6, "periodic_prompt": 5}, "format": "wav", "seed": 7.0,
+              "sampling": {"temperature": 0.9}}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    run(clip, "-o", tmp_path / "params.wav", "--params", f"@{tmp_path}/params.json")
+    assert (tmp_path / "params.wav").read_bytes() == (tmp_path / "flags.wav").read_bytes()
+    other = json.dumps({**params, "seed": 1, "mask": {"mask_ratio": 0.1, "periodic_prompt": 5}})
+    run(clip, "-o", tmp_path / "over.wav", "--params", other, "--seed", 7, "--mask-ratio", 0.6)
+    assert (tmp_path / "over.wav").read_bytes() == (tmp_path / "flags.wav").read_bytes()
+    run(clip, "-o", tmp_path / "x.wav", "--params", json.dumps({**params, "model": "another"}))     # -m is given
+    for seeds in ([], ["--variations", 2]):
+        (result, *_) = results(run(clip, "-o", f"{tmp_path}/made/", "--params", json.dumps(params), "--json", *seeds))
+        assert result["seed"] == 7
+
+
+def test_params_name_their_model(vamp, tiny_model, clip, tmp_path):
+    name = json.loads((tiny_model / "model.json").read_text())["name"]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / name).symlink_to(tiny_model)
+    vamp("run", clip, "-o", "x.wav", *STEPS, "--params", json.dumps({"model": name}), folder=tmp_path,
+         environment={"VAMP_MODEL": "nowhere"})
+    done = vamp("run", clip, "-o", "x.wav", "--params", '{"model": "elsewhere"}', folder=tmp_path, code=1)
+    assert "found no model 'elsewhere'" in done.stderr
 
 
 def test_output_that_cannot_be_written(run, clip, tmp_path):

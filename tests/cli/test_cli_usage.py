@@ -56,7 +56,18 @@ def test_nothing_is_a_usage_error(vamp):
     (["run", "a.wav", "-o", "b.wav", "--upper-codebooks", "drop"], "--upper-codebooks: "),
     (["run", "a.wav", "-o", "b.wav", "--mask", "{"], "--mask: the text is not valid JSON"),
     (["run", "a.wav", "-o", "b.wav", "--mask", "[]"], "--mask: a mask is a JSON object"),
-    (["run", "a.wav", "-o", "b.wav", "--mask", "@/nowhere.json"], "/nowhere.json"),
+    (["run", "a.wav", "-o", "b.wav", "--mask", "@/nowhere.json"], "cannot open /nowhere.json: No such file"),
+    (["run", "a.wav", "-o", "b.wav", "--params", "@/nowhere.json"], "--params: cannot open /nowhere.json: No such"),
+    (["run", "a.wav", "-o", "b.wav", "--params", "{"], "--params: the text is not valid JSON"),
+    (["run", "a.wav", "-o", "b.wav", "--params", "[]"], "--params: parameters are a JSON object"),
+    (["run", "a.wav", "-o", "b.wav", "--params", '{"mask": {}}', "--mask", "{}"], "both have a mask"),
+    (["run", "a.wav", "-o", "b.wav", "--params", '{"mask_ratio": 1}'], 'it belongs in "mask"'),
+    (["run", "a.wav", "-o", "b.wav", "--params", '{"top_k": 1}'], 'it belongs in "sampling"'),
+    (["run", "a.wav", "-o", "b.flac", "--params", '{"format": "wav"}'], "the format is wav, but b.flac"),
+    (["run", "a.wav", "-o", "b.wav", "-mask-ratio", "0.5"], "no option -mask-ratio; it is spelt --mask-ratio"),
+    (["run", "a.wav", "-o", "b.wav", "-seed=3"], "it is spelt --seed"),
+    (["run", "a.wav", "-o", "b.wav", "--periodic-prompt", "bat"], 'it must be an integer, or "beat"'),
+    (["run", "a.wav", "-o", "b.wav", "--periodic-offset", "rand"], 'it must be an integer, or "random"'),
     (["run", "a.wav", "-o", "b.wav", "--mask", '{"mask_ration": 1}'], "/mask/mask_ration"),
     (["run", "a.wav", "-o", "b.wav", "--variations", "0"], "--variations takes a whole number from 1"),
     (["run", "a.wav", "-o", "b.xyz"], "b.xyz"),
@@ -89,6 +100,12 @@ def test_a_model_that_is_not_there(vamp, tmp_path, arguments):
     assert "./nowhere is not a model folder" in done.stderr
     done = vamp(*arguments, code=1, folder=tmp_path, environment={"VAMP_MODEL": "no-such-model"})
     assert "no-such-model" in done.stderr and "VAMP_MODEL" in done.stderr
+
+
+def test_a_folder_that_is_no_model(vamp, tmp_path):
+    (tmp_path / "weights").mkdir()
+    done = vamp("info", "weights", code=1, folder=tmp_path)
+    assert "weights is not a model folder: it has no model.json" in done.stderr
 
 
 def test_full_disk_is_an_error(vamp, build):

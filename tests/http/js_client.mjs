@@ -12,13 +12,18 @@ const daemon = await connect(address, {patience: 60});
 
 /** A door before the daemon that breaks every event stream after its third event. */
 async function unreliable() {
-  const seen = {resumed: 0, keys: 0};
+  const seen = {resumed: 0, keys: 0, away: 0};
   const server = http.createServer(async (request, response) => {
     const headers = {};
     for (const name of ["last-event-id", "accept"]) {
       if (request.headers[name]) {
         headers[name] = request.headers[name];
       }
+    }
+    if (seen.away > 0 && request.url.startsWith("/v1/sweeps")) {
+      seen.away -= 1;
+      response.socket.destroy();
+      return;
     }
     seen.resumed += "last-event-id" in headers;
     seen.keys += request.headers.authorization === "Bearer secret";
@@ -107,6 +112,15 @@ async function sweeps() {
   const sweep = await daemon.sweep(song, {preset: ["subtle", "creative"]}, {seed: 1, sampling: {coarse_steps: 2}});
   assert.equal(sweep.states.done, 2);
   assert.equal((await daemon.sweep_archive({id: sweep.id})).mediaType, "application/zip");
+  const door = await unreliable();
+  const client = await connect(door.address);
+  door.seen.away = 1;
+  assert.equal((await client.wait(sweep)).states.done, 2);
+  assert.equal(door.seen.away, 0);
+  door.seen.away = 1;
+  await assert.rejects(client.wait(sweep, {patience: -1}), TypeError);
+  door.server.close();
+  door.server.closeAllConnections();
 }
 
 async function patience() {

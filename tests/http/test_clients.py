@@ -133,6 +133,10 @@ class Unreliable(http.server.BaseHTTPRequestHandler):
         connection = self.server.daemon.connect()
         headers = {name: self.headers[name] for name in ("Last-Event-ID", "Accept") if self.headers[name]}
         self.server.resumed += "Last-Event-ID" in headers
+        if self.path.startswith("/v1") and self.server.away > 0:
+            self.server.away -= 1
+            self.close_connection = True
+            return
         if self.path.startswith("/v1") and self.server.busy > 0:
             self.server.busy -= 1
             self.send_response(503)
@@ -162,7 +166,7 @@ class Unreliable(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def unreliable(daemon):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unreliable)
-    server.daemon, server.resumed, server.busy = daemon, 0, 0
+    server.daemon, server.resumed, server.busy, server.away = daemon, 0, 0, 0
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -178,6 +182,27 @@ def test_events_are_resumed(daemon, python_client, unreliable, long_job):
     assert unreliable.resumed > 1 and events[-1].name == "done"
     identifiers = [event.id for event in events]
     assert len(set(identifiers)) == len(identifiers)
+
+
+def test_a_sweep_is_waited_for_while_the_daemon_is_away(daemon, python_client, unreliable, clip):
+    client = python_client.Vampd(f"http://127.0.0.1:{unreliable.server_address[1]}")
+    made = daemon.submit_sweep(clip, {"grid": {"seed": [1, 2]}, "sampling": {"coarse_steps": 1}}).json()
+    client.models()
+    unreliable.away, unreliable.busy = 1, 1
+    assert client.wait(made)["states"]["done"] == 2 and unreliable.away == unreliable.busy == 0
+    unreliable.away = 1
+    with pytest.raises(OSError):
+        client.wait(made, patience=-1)
+    with pytest.raises(python_client.Problem):
+        client.wait({**made, "id": "0" * 24})
+
+
+def test_nobody_at_the_address(python_client, monkeypatch):
+    with pytest.raises(ConnectionRefusedError, match="no daemon answers at http://127.0.0.1:1"):
+        python_client.Vampd("http://127.0.0.1:1").models()
+    monkeypatch.setenv("VAMPD", "127.0.0.1:8765")
+    with pytest.raises(ValueError, match="'127.0.0.1:8765' is not the address"):
+        python_client.Vampd()
 
 
 def test_patience(daemon, python_client, unreliable):
@@ -210,6 +235,9 @@ def test_command_vamp(daemon, folder, clip):
     assert json.loads((folder / "out.json").read_text())["seed"] == 3
     failed = run(daemon, folder, "vamp", "song.wav", "-o", "new.wav", "--params", '{"sed": 3}', code=1)
     assert b"/sed" in failed.stderr and not (folder / "new.wav").exists()
+    for params, complaint in (("@nowhere.json", b"nowhere.json"), ("{bad", b"{bad is not JSON: ")):
+        refused = run(daemon, folder, "vamp", "song.wav", "-o", "new.wav", "--params", params, code=2).stderr
+        assert complaint in refused and b"Traceback" not in refused
     assert b"nowhere.wav" in run(daemon, folder, "vamp", "nowhere.wav", "-o", "new.wav", code=1).stderr
 
 

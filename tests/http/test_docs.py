@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from harness import ROOT, make_wav
+from test_access import LAB, write_keys
 
 with open(os.path.join(ROOT, "docs", "api.md"), encoding="utf-8") as file:
     PAGE = file.read()
@@ -51,11 +52,23 @@ def test_every_endpoint_is_on_the_page(daemon):
     assert [path for path in daemon.document["paths"] if path.replace("{id}", "ID") not in PAGE] == []
 
 
+def test_script_with_a_key(start, folder, tmp_path, monkeypatch):
+    with start("--keys", write_keys(tmp_path / "keys", lab=(LAB, {}))) as daemon:
+        script = '"$CLIENTS/curl/vamp.sh" song.wav keyed.wav'
+        refused = run(daemon, folder, script)
+        assert refused.returncode == 1 and "unauthorized" in refused.stderr and not (folder / "keyed.wav").exists()
+        monkeypatch.setenv("VAMP_KEY", LAB)
+        assert run(daemon, folder, script).returncode == 0 and (folder / "keyed.wav").exists()
+
+
 def test_script(daemon, folder):
     script = '"$CLIENTS/curl/vamp.sh" '
     assert run(daemon, folder, script).returncode == 2
     assert run(daemon, folder, script + "song.wav out.mp3").returncode == 2
     assert run(daemon, folder, script + "song.wav out.json '{\"seed\": 1}'").returncode == 0
+    odd = 'a, b; "c" \\ d.wav'
+    (folder / odd).write_bytes((folder / "song.wav").read_bytes())
+    assert run(daemon, folder, script + f"'{odd}' out.json").returncode == 0
     (folder / "params.json").write_text('{"seed": 1, "preset": "subtle"}')
     assert run(daemon, folder, script + "song.wav out.wav @params.json").returncode == 0
     assert (folder / "out.wav").read_bytes().startswith(b"RIFF")

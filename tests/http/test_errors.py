@@ -46,7 +46,15 @@ def test_unsupported_media_type(daemon, path, content_type):
     ("/v1/masks", "image/jpeg"),
 ])
 def test_not_acceptable(daemon, clip, path, accept):
-    problem(daemon.form(path, ("audio", clip), accept=accept), 406, "not-acceptable")
+    detail = problem(daemon.form(path, ("audio", clip), accept=accept), 406, "not-acceptable")
+    assert ("audio/flac" if path == "/v1/vamp" else "image/svg+xml") in detail
+
+
+@pytest.mark.parametrize("name,value,place", [("mask_ratio", 0.5, "mask"), ("coarse_steps", 4, "sampling"),
+                                              ("pattern", "fill", "mask"), ("steps", 4, None)])
+def test_a_field_on_the_wrong_level(daemon, clip, name, value, place):
+    detail = problem(daemon.vamp(clip, {name: value}), 400, "invalid-field", "/" + name)
+    assert f'it belongs in "{place}"' in detail if place else "known here" in detail
 
 
 def test_format_and_accept_disagree(daemon, clip):
@@ -105,7 +113,8 @@ def test_json_with_a_million_objects(daemon):
 
 @pytest.mark.parametrize("audio", ["UklGRg", "UklG*g==", "UklGRh==", "UklG\nRg==", "data:audio/wav;base64,UklGRg=="])
 def test_bad_base64(daemon, audio):
-    problem(daemon.post("/v1/vamp", {"audio": audio}), 400, "invalid-field", "/audio")
+    detail = problem(daemon.post("/v1/vamp", {"audio": audio}), 400, "invalid-field", "/audio")
+    assert ("data: URL" in detail) == audio.startswith("data:")
 
 
 @pytest.mark.parametrize("audio", [None, 7, ["UklGRg=="], {}])

@@ -141,6 +141,28 @@ def test_table(daemon, sweep):
             assert row[name] == "" if value is None else float(row[name]) == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
+def test_no_column_is_there_twice(daemon, clip, sweep):
+    made = daemon.submit_sweep(clip, {"grid": {"seed": [5, 6]}, "sampling": {"coarse_steps": 1}}).json()
+    daemon.wait_for_sweep(made["id"])
+    for one, seeds in ((made["id"], ["5", "6"]), (sweep["id"], ["4"] * 6)):
+        header, *rows = csv.reader(io.StringIO(daemon.get(f"/v1/sweeps/{one}/table.csv").body.decode()))
+        assert len(set(header)) == len(header)
+        assert [row[header.index("seed")] for row in rows] == seeds and {len(row) for row in rows} == {len(header)}
+
+
+def test_an_archive_says_how_to_repeat_its_points(daemon, sweep, vamp, model, tmp_path):
+    """From the archive alone, without the daemon: the same bytes, from the command line."""
+    with zipfile.ZipFile(io.BytesIO(daemon.get(sweep["links"]["archive"]).body)) as archive:
+        archive.extractall(tmp_path)
+    for point in json.loads((tmp_path / "sweep.json").read_text())["points"][::5]:
+        assert point["params"] == daemon.job(point["job"])["params"]
+        (tmp_path / "params.json").write_text(json.dumps(point["params"]))
+        vamp("run", tmp_path / "input", "-o", tmp_path / "again.wav", "--params", f"@{tmp_path}/params.json",
+             "-m", model, "--backend", point["backend"], "--precision", point["precision"])
+        stored = (tmp_path / f"point-{point['point']:04}.wav").read_bytes()
+        assert (tmp_path / "again.wav").read_bytes() == stored
+
+
 def test_archive(daemon, clip, sweep):
     answer = daemon.get(sweep["links"]["archive"])
     assert answer.headers["Content-Type"] == "application/zip"
