@@ -4,8 +4,8 @@
  * One input and one variation: -o names a file. Otherwise, or where -o is a folder already, -o is a folder,
  * and a result is named after its input: song.flac -> OUT/song.wav, and with --variations OUT/song-1.wav and
  * on. The same holds for --mask-png and its kin. All names are worked out before anything is computed: two
- * inputs that would write the same file, or a result that would overwrite its own input, are found at once
- * and not after an hour.
+ * inputs that would write the same file, or a result that would overwrite an input, its own or another's, are
+ * found at once and not after an hour.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,11 +18,6 @@
 static bool is_folder(const char *path) {
   struct stat status;
   return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
-}
-
-static bool same_file(const char *one, const char *other) {
-  struct stat a, b;
-  return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 static const char *extension_of(enum vamp_audio_format format) {
@@ -94,23 +89,74 @@ static int report_twice(const struct vamp_settings *settings, const struct vamp_
                           inputs[0], inputs[1], output);
 }
 
+/* A file that is there, whatever it is called. */
+struct identity {
+  dev_t device;
+  ino_t number;
+  const char *name;
+};
+
+static int compare_identities(const void *one, const void *other) {
+  const struct identity *a = one, *b = other;
+  if (a->device != b->device) {
+    return a->device < b->device ? -1 : 1;
+  }
+  return (a->number > b->number) - (a->number < b->number);
+}
+
+static bool identify(const char *name, struct identity *identity) {
+  struct stat status;
+  if (stat(name, &status) != 0) {
+    return false;
+  }
+  *identity = (struct identity){status.st_dev, status.st_ino, name};
+  return true;
+}
+
+/* An input may be the output of another one: song-1.wav, say, beside the first variation of song.flac.
+ * Whether it had been read by then would be a matter of luck. */
+static int check_inputs(const struct vamp_settings *settings, const struct vamp_run_task *tasks, int count) {
+  struct identity *inputs = calloc((size_t)settings->argument_count, sizeof *inputs), output;
+  if (!inputs) {
+    vamp_warn(settings, "out of memory");
+    return VAMP_EXIT_FAILED;
+  }
+  size_t there = 0;
+  for (int i = 0; i < settings->argument_count; i++) {
+    there += identify(settings->arguments[i], &inputs[there]);
+  }
+  qsort(inputs, there, sizeof *inputs, compare_identities);
+  int status = VAMP_EXIT_OK;
+  for (int i = 0; i < count && status == VAMP_EXIT_OK; i++) {
+    const struct identity *input = identify(tasks[i].output, &output)
+                                       ? bsearch(&output, inputs, there, sizeof *inputs, compare_identities)
+                                       : NULL;
+    if (input && strcmp(input->name, tasks[i].input) == 0) {
+      status = vamp_usage_error(settings, "%s would be overwritten by its own variation; choose another -o",
+                                input->name);
+    } else if (input) {
+      status = vamp_usage_error(settings, "%s would be overwritten by the variation of %s; choose another -o",
+                                input->name, tasks[i].input);
+    }
+  }
+  free(inputs);
+  return status;
+}
+
 static int check_outputs(const struct vamp_settings *settings, const struct vamp_run_task *tasks, int count) {
+  int status = check_inputs(settings, tasks, count);
+  if (status != VAMP_EXIT_OK) {
+    return status;
+  }
   const char **names = calloc((size_t)count, sizeof *names);
   if (!names) {
     vamp_warn(settings, "out of memory");
     return VAMP_EXIT_FAILED;
   }
-  int status = VAMP_EXIT_OK;
-  for (int i = 0; i < count && status == VAMP_EXIT_OK; i++) {
+  for (int i = 0; i < count; i++) {
     names[i] = tasks[i].output;
-    if (same_file(tasks[i].input, tasks[i].output)) {
-      status = vamp_usage_error(settings, "%s would be overwritten by its own variation; choose another -o",
-                                tasks[i].input);
-    }
   }
-  if (status == VAMP_EXIT_OK) {
-    qsort(names, (size_t)count, sizeof *names, compare_names);
-  }
+  qsort(names, (size_t)count, sizeof *names, compare_names);
   for (int i = 1; i < count && status == VAMP_EXIT_OK; i++) {
     if (strcmp(names[i - 1], names[i]) == 0) {
       status = report_twice(settings, tasks, count, names[i]);

@@ -129,6 +129,14 @@ def test_an_input_is_never_overwritten(run, tmp_path):
     assert clip.read_bytes() == before
 
 
+def test_no_input_is_overwritten_by_another_ones_variation(run, tmp_path):
+    song, other = (write_wav(tmp_path / name, tone(0.3)) for name in ("song.wav", "song-2.wav"))
+    before = other.read_bytes()
+    done = run(song, other, "-o", tmp_path, "--variations", 2, code=2)
+    assert f"{other} would be overwritten by the variation of {song}" in done.stderr
+    assert other.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
 def test_output_that_cannot_be_written(run, clip, tmp_path):
     assert "nowhere" in run(clip, "-o", tmp_path / "nowhere" / "o.wav", code=1).stderr
     (tmp_path / "file").write_text("")
