@@ -108,7 +108,7 @@ static float filter(const struct simd *simd, const struct vamp_sequence *s, int 
   simd->exp_sum(other, vocabulary, 1.0f / s->temperature, p);
   total = 0;
   for (int v = 0; v < vocabulary; v++) {
-    p[v] = other[v] > -INFINITY ? p[v] : 0.0f;
+    p[v] = other[v] != -INFINITY ? p[v] : 0.0f;
   }
   for (int v = 0; v < vocabulary; v++) {
     total += p[v];

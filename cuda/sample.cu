@@ -364,7 +364,7 @@ static __global__ void __launch_bounds__(threads, 8) draw_filtered(struct sample
   __syncthreads();
   most = block_max(p, count); /* of what is left: see filter() of cpu/sample.c */
   for (int v = (int)threadIdx.x; v < count; v += threads) {
-    p[v] = p[v] > -INFINITY ? exponential(__fmul_rn(__fadd_rn(p[v], -most), scale)) : 0.0f;
+    p[v] = p[v] != -INFINITY ? exponential(__fmul_rn(__fadd_rn(p[v], -most), scale)) : 0.0f;
   }
   __syncthreads();
   if (threadIdx.x < 32) {
