@@ -13,6 +13,12 @@
 #include "cpu/internal.h"
 #include "vamp/random.h"
 
+/* In double and rounded, which is the nearest float but once in millions: so all backends agree, and all
+ * versions of the C library, whose logf differ in the last bit. */
+static float logarithm(float x) {
+  return (float)log((double)x);
+}
+
 struct ranked {
   float p;
   int32_t token;
@@ -56,10 +62,10 @@ static int keep_typical(const struct vamp_sequence *s, struct ranked *list, int 
   }
   for (int i = 0; i < count; i++) {
     float p = list[i].p / total;
-    entropy -= p > 0 ? p * logf(p) : 0;
+    entropy -= p > 0 ? p * logarithm(p) : 0;
   }
   for (int i = 0; i < count; i++) {
-    distance[i] = fabsf(-logf(list[i].p > 0 ? list[i].p / total : FLT_MIN) - entropy);
+    distance[i] = fabsf(-logarithm(list[i].p > 0 ? list[i].p / total : FLT_MIN) - entropy);
   }
   /* Information rises along the list, so the farthest is always one of its ends: drop the farther end
    * until the middle would no longer hold the mass. */
@@ -78,31 +84,39 @@ static int keep_typical(const struct vamp_sequence *s, struct ranked *list, int 
   return high - low;
 }
 
-/* Zeroes what the filters drop and returns the sum of what is left. The filters look at the model's own
- * probabilities `plain`; p, at the temperature, is what is drawn from. `distance` may be `plain`. */
-static float filter(const struct vamp_sequence *s, int vocabulary, const float *plain, float total, float *p,
-                    struct ranked *list, float *distance) {
+/* p [vocabulary] = exp(logits / temperature) of what the filters leave, 0 elsewhere; returns its sum. The
+ * filters look at the model's own probabilities. The exponents are measured from the largest logit that is
+ * left: from one that was dropped a low temperature would put all others beyond what a float can tell apart.
+ */
+static float filter(const struct simd *simd, const struct vamp_sequence *s, int vocabulary,
+                    const float *logits, float *p, struct ranked *list, float *other) {
+  float total = simd->exp_sum(logits, vocabulary, 1.0f, other);
   for (int v = 0; v < vocabulary; v++) {
-    list[v] = (struct ranked){plain[v], v};
+    list[v] = (struct ranked){other[v], v};
   }
   qsort(list, (size_t)vocabulary, sizeof *list, by_probability);
   int kept = keep_top(s, list, vocabulary, total);
   if (s->typical_mass > 0) {
-    kept = keep_typical(s, list, kept, distance);
+    kept = keep_typical(s, list, kept, other);
   }
-  memset(distance, 0, sizeof *distance * (size_t)vocabulary);
+  for (int v = 0; v < vocabulary; v++) {
+    other[v] = -INFINITY;
+  }
   for (int i = 0; i < kept; i++) {
-    distance[list[i].token] = p[list[i].token];
+    other[list[i].token] = logits[list[i].token];
   }
-  memcpy(p, distance, sizeof *p * (size_t)vocabulary);
+  simd->exp_sum(other, vocabulary, 1.0f / s->temperature, p);
   total = 0;
+  for (int v = 0; v < vocabulary; v++) {
+    p[v] = other[v] != -INFINITY ? p[v] : 0.0f;
+  }
   for (int v = 0; v < vocabulary; v++) {
     total += p[v];
   }
   return total;
 }
 
-/* Room for one row: probabilities, ranks, distances. */
+/* Room for one row: probabilities, ranks, and what the filters work on. */
 static size_t row_scratch(int vocabulary) {
   size_t v = (size_t)vocabulary;
   return cpu_carved((v + 16) * sizeof(float)) + cpu_carved(v * sizeof(struct ranked)) +
@@ -113,14 +127,12 @@ static void draw(const struct cpu_device *device, const struct vamp_sequence *s,
                  int vocabulary, const float *logits, size_t at, char *pad) {
   float *p = cpu_carve(&pad, sizeof(float) * ((size_t)vocabulary + 16));
   struct ranked *list = cpu_carve(&pad, sizeof(struct ranked) * (size_t)vocabulary);
-  float *plain = cpu_carve(&pad, sizeof(float) * ((size_t)vocabulary + 16));
+  float *other = cpu_carve(&pad, sizeof(float) * ((size_t)vocabulary + 16));
   struct vamp_random4 random = vamp_philox(
       s->seed, (uint32_t)frame, (uint32_t)codebook + 256u * (uint32_t)s->step, s->counter, s->stream);
-  float total = device->simd->exp_sum(logits, vocabulary, 1.0f / s->temperature, p);
-  if (s->top_k > 0 || s->top_p < 1 || s->typical_mass > 0) {
-    float plain_total = device->simd->exp_sum(logits, vocabulary, 1.0f, plain);
-    total = filter(s, vocabulary, plain, plain_total, p, list, plain);
-  }
+  bool filters = s->top_k > 0 || s->top_p < 1 || s->typical_mass > 0;
+  float total = filters ? filter(device->simd, s, vocabulary, logits, p, list, other)
+                        : device->simd->exp_sum(logits, vocabulary, 1.0f / s->temperature, p);
   int token = 0;
   if (s->argmax) {
     for (int v = 1; v < vocabulary; v++) {
@@ -139,10 +151,10 @@ static void draw(const struct cpu_device *device, const struct vamp_sequence *s,
     }
   }
   float probability = p[token] / total;
-  float noise = s->noise > 0 ? -s->noise * logf(-logf(vamp_uniform(random.word[1]))) : 0;
+  float noise = s->noise > 0 ? -s->noise * logarithm(-logarithm(vamp_uniform(random.word[1]))) : 0;
   s->sampled[at] = token;
   s->probability[at] = probability;
-  s->confidence[at] = logf(probability > FLT_MIN ? probability : FLT_MIN) + noise;
+  s->confidence[at] = logarithm(probability > FLT_MIN ? probability : FLT_MIN) + noise;
 }
 
 struct prediction {

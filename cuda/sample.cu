@@ -6,9 +6,8 @@
  *  - sums run in the CPU's order: sixteen interleaved chains and a tree for the softmax, one chain over the
  * vocabulary for the running sum that the random number is compared with;
  *  - filters look at the same sorted list: by probability, and by token where that is equal.
- * Logarithms, of confidence and of the typical filter, are taken in double and rounded, which agrees with
- * glibc's logf but for one number in some thousands; the GPU's own logf is good to a bit and often differs in
- * it.
+ * Logarithms, of confidence and of the typical filter, are taken in double and rounded, as the CPU does it;
+ * the GPU's own logf is good to a bit and often differs in it.
  *
  * draw_plain: a warp takes a position. The chain over the vocabulary is the cost: some 1024 dependent
  * additions, 5 cycles each, against 30 microseconds that a step's smallest product takes; thousands of warps
@@ -309,7 +308,7 @@ static __device__ void keep_typical(const struct vamp_sequence *s, const uint64_
   __syncthreads();
 }
 
-/* The largest logit, to every thread. */
+/* The largest logit, to every thread. Whole block, which agrees before it is asked again. */
 static __device__ float block_max(const float *logits, int count) {
   __shared__ float most_of[warps];
   float most = -INFINITY;
@@ -344,7 +343,6 @@ static __global__ void __launch_bounds__(threads, 8) draw_filtered(struct sample
     list[v] = v < count ? ranked(plain, v) : ~(uint64_t)0;
     if (v < count) {
       distance[v] = plain;
-      p[v] = exponential(__fmul_rn(__fadd_rn(p[v], -most), scale));
     }
   }
   __syncthreads();
@@ -360,8 +358,13 @@ static __global__ void __launch_bounds__(threads, 8) draw_filtered(struct sample
   }
   for (int i = (int)threadIdx.x; i < count; i += threads) {
     if (i < a.low || i >= a.high) {
-      p[(uint32_t)list[i]] = 0;
+      p[(uint32_t)list[i]] = -INFINITY;
     }
+  }
+  __syncthreads();
+  most = block_max(p, count); /* of what is left: see filter() of cpu/sample.c */
+  for (int v = (int)threadIdx.x; v < count; v += threads) {
+    p[v] = p[v] != -INFINITY ? exponential(__fmul_rn(__fadd_rn(p[v], -most), scale)) : 0.0f;
   }
   __syncthreads();
   if (threadIdx.x < 32) {

@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "engine/audio/file.h"
 #include "vamp/session.h"
 
 /* "(4, 131)", as NumPy writes a shape. */
@@ -114,43 +113,13 @@ int vamp_codes_write(const char *path, const int32_t *codes, int codebooks, int 
   return vamp_array_write(path, VAMP_I32, 2, shape, codes, error);
 }
 
-static int write_in_place(const char *path, const void *data, size_t size, struct vamp_error *error) {
-  FILE *file = fopen(path, "wb");
-  if (!file) {
-    return vamp_fail(error, VAMP_IO, "cannot write %s: %s", path, strerror(errno));
-  }
-  bool written = fwrite(data, 1, size, file) == size;
-  written = fclose(file) == 0 && written;
-  return written ? 0 : vamp_fail(error, VAMP_IO, "cannot write %s: %s", path, strerror(errno));
-}
-
 int vamp_bytes_write(const char *path, const void *data, size_t size, struct vamp_error *error) {
   if (strcmp(path, "-") == 0) {
     return fwrite(data, 1, size, stdout) == size
                ? 0
                : vamp_fail(error, VAMP_IO, "cannot write to standard output: %s", strerror(errno));
   }
-  struct stat there;
-  if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) {
-    return write_in_place(path, data, size, error); /* a device or a pipe cannot be replaced */
-  }
-  char temporary[VAMP_PATH_SIZE];
-  int length = snprintf(temporary, sizeof temporary, "%s.part-%ld", path, (long)getpid());
-  if (length < 0 || (size_t)length >= sizeof temporary) {
-    return vamp_fail(error, VAMP_INVALID, "%.100s...: the file name is too long", path);
-  }
-  FILE *file = fopen(temporary, "wb");
-  if (!file) {
-    return vamp_fail(error, VAMP_IO, "cannot write %s: %s", path, strerror(errno));
-  }
-  bool written = fwrite(data, 1, size, file) == size;
-  written = fclose(file) == 0 && written;
-  if (!written || rename(temporary, path) != 0) {
-    int status = vamp_fail(error, VAMP_IO, "cannot write %s: %s", path, strerror(errno));
-    remove(temporary);
-    return status;
-  }
-  return 0;
+  return vamp_file_write(path, data, size, error);
 }
 
 int vamp_json_write(const char *path, const json_t *json, struct vamp_error *error) {

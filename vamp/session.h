@@ -80,7 +80,8 @@ int vamp_codes_write(const char *path, const int32_t *codes, int codebooks, int 
 
 /* ---- files -------------------------------------------------------------------------------------------- */
 
-/* Writes bytes beside the final name and renames; "-" is standard output. */
+/* Writes as arrays and audio are written: beside the final name (of what a link points to), forced to the
+ * disk and renamed; a device or a pipe directly. "-" is standard output. */
 int vamp_bytes_write(const char *path, const void *data, size_t size, struct vamp_error *error);
 /* Prints one JSON object on a line of standard output and drops the reference; NULL is out of memory. */
 void vamp_json_print(json_t *object);

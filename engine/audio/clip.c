@@ -46,11 +46,12 @@ int vamp_clip_prepare(const struct vamp_audio *audio, int sample_rate, struct va
     return vamp_fail(error, VAMP_INVALID, "the clip has %d channels; 1 to %d can be mixed", audio->channels,
                      VAMP_AUDIO_MAX_CHANNELS);
   }
-  int rates[] = {audio->sample_rate, sample_rate};
+  const int rates[] = {audio->sample_rate, sample_rate};
+  const int least[] = {VAMP_AUDIO_MIN_RATE, VAMP_AUDIO_MIN_CLIP_RATE};
   for (int i = 0; i < 2; i++) {
-    if (rates[i] < VAMP_AUDIO_MIN_RATE || rates[i] > VAMP_AUDIO_MAX_RATE) {
-      return vamp_fail(error, VAMP_INVALID, "cannot resample with a rate of %d Hz; %d to %d Hz are possible",
-                       rates[i], VAMP_AUDIO_MIN_RATE, VAMP_AUDIO_MAX_RATE);
+    if (rates[i] < least[i] || rates[i] > VAMP_AUDIO_MAX_RATE) {
+      return vamp_fail(error, VAMP_INVALID, "cannot resample %s %d Hz; %d to %d Hz are possible",
+                       i ? "to" : "from", rates[i], least[i], VAMP_AUDIO_MAX_RATE);
     }
   }
   struct vamp_clip made = {.sample_rate = sample_rate, .gain = 1};

@@ -53,6 +53,9 @@ int vamp_container_inspect(struct vamp_source *source, const char *name, struct 
 /* Rates we take, in Hz: 1 kHz is below any sound recording, 768 kHz the highest that converters make. */
 #define VAMP_AUDIO_MIN_RATE 1000
 #define VAMP_AUDIO_MAX_RATE 768000
+/* The rate at which loudness can be measured, and so that of a clip: BS.1770 lifts what lies above 1,682 Hz,
+ * and below twice that its filter is not stable. */
+#define VAMP_AUDIO_MIN_CLIP_RATE 4000
 #define VAMP_AUDIO_MAX_CHANNELS 64
 
 /* Mixes to mono and resamples. *samples is malloc'd and the caller's to free; *count is

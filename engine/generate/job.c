@@ -27,11 +27,14 @@ static int check_tokens(const struct vamp_job *s, const struct vamp_model_config
                         struct vamp_error *error) {
   size_t count = (size_t)s->codebooks * (size_t)s->frames;
   int vocabulary = config->coarse.vocab_size;
-  /* What a stage is conditioned on is used as it is, whatever the mask says. */
+  /* A stage alone never looks at what its mask opens; what it is conditioned on is used whatever the mask
+   * says. A variation keeps the edges of its chunks whatever the mask says, so any of its tokens may be used.
+   */
+  bool stage = s->task == VAMP_TASK_COARSE || s->task == VAMP_TASK_FINE;
   int conditioning = s->task == VAMP_TASK_FINE ? config->fine.n_conditioning_codebooks : 0;
   size_t fixed = (size_t)conditioning * (size_t)s->frames;
   for (size_t i = 0; i < count; i++) {
-    bool masked = s->task != VAMP_TASK_DECODE && i >= fixed && s->masks[0].data[i];
+    bool masked = stage && i >= fixed && s->masks[0].data[i];
     if (!masked && (s->codes[i] < 0 || s->codes[i] >= vocabulary)) {
       return vamp_fail(error, VAMP_INVALID, "token %d at codebook %zu, frame %zu: tokens are 0 to %d",
                        (int)s->codes[i], i / (size_t)s->frames, i % (size_t)s->frames, vocabulary - 1);

@@ -93,9 +93,12 @@ static void describe_request(const struct vamp_mask_pass *pass, char *out, size_
     snprintf(out, size, "%d layer%s", pass->layers.count, pass->layers.count == 1 ? "" : "s");
     return;
   }
-  int prompt = (int)json_number_of(parameters, "periodic_prompt");
+  const json_t *interval = json_object_get(parameters, "periodic_prompt");
+  int prompt = (int)json_number_value(interval);
   char prompts[64] = "no periodic prompt", dropout[48] = "";
-  if (prompt > 0) {
+  if (json_is_string(interval)) {
+    snprintf(prompts, sizeof prompts, "prompt every %s", json_string_value(interval)); /* "beat" */
+  } else if (prompt > 0) {
     snprintf(prompts, sizeof prompts, "prompt every %d frame%s", prompt, prompt == 1 ? "" : "s");
   }
   if (json_number_of(parameters, "dropout") > 0) {

@@ -61,9 +61,9 @@ int vamp_measure_audio(const float *before, const float *after, size_t count, in
     return vamp_fail(error, VAMP_LIMIT, "%zu samples are too many to compare; %zu are possible", count,
                      VAMP_MEASURE_MAX_SAMPLES);
   }
-  if (sample_rate < VAMP_AUDIO_MIN_RATE || sample_rate > VAMP_AUDIO_MAX_RATE) {
+  if (sample_rate < VAMP_AUDIO_MIN_CLIP_RATE || sample_rate > VAMP_AUDIO_MAX_RATE) {
     return vamp_fail(error, VAMP_INVALID, "cannot compare at %d Hz; %d to %d Hz are possible", sample_rate,
-                     VAMP_AUDIO_MIN_RATE, VAMP_AUDIO_MAX_RATE);
+                     VAMP_AUDIO_MIN_CLIP_RATE, VAMP_AUDIO_MAX_RATE);
   }
   struct vamp_pair pair = {before, after, count, sample_rate};
   struct vamp_measures made = *measures;

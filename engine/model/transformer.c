@@ -308,38 +308,45 @@ int transformer_step(struct transformer *t, const struct vamp_packing *packing,
   return status ? vamp_fail(error, status, "generating: %s", vamp_device_trouble(status)) : 0;
 }
 
-int transformer_logits(struct transformer *t, const int32_t *tokens, int frames, float *logits,
-                       struct vamp_error *error) {
-  const struct vamp_transformer_config *config = &t->config;
+/* With room for everything: tokens up, forward, logits down. */
+static int run_logits(struct transformer *t, const int32_t *tokens, int frames, size_t channels, void *memory,
+                      void *out, float *logits) {
   struct vamp_device *device = t->device;
   const struct vamp_operations *ops = device->ops;
-  size_t count = (size_t)frames * (size_t)config->n_codebooks;
-  size_t channels =
-      (size_t)(config->n_codebooks - config->n_conditioning_codebooks) * (size_t)config->vocab_size;
+  size_t count = (size_t)frames * (size_t)t->config.n_codebooks;
   int64_t offsets[2] = {0, frames};
   struct vamp_packing packing = {1, offsets};
-  void *memory = NULL, *out = NULL;
-  int status = ops->allocate(device, sizeof *tokens * count, &memory, error);
-  if (!status) {
-    status = ops->allocate(device, sizeof *logits * channels * (size_t)frames, &out, error);
-  }
   struct vamp_sequence sequence = {.tokens = memory};
-  if (!status) {
-    status = ops->upload(device, memory, tokens, sizeof *tokens * count);
-  }
-  if (!status) {
-    status = reserve(t, frames, error);
-  }
+  int status = ops->upload(device, memory, tokens, sizeof *tokens * count);
   if (!status) {
     status = forward(t, &packing, &sequence);
   }
   if (!status) {
     status = ops->linear(device, t->classifier, VAMP_STORE_F32, &packing, t->act.memory, out);
   }
+  return status ? status : ops->download(device, logits, out, sizeof *logits * channels * (size_t)frames);
+}
+
+int transformer_logits(struct transformer *t, const int32_t *tokens, int frames, float *logits,
+                       struct vamp_error *error) {
+  const struct vamp_transformer_config *config = &t->config;
+  const struct vamp_operations *ops = t->device->ops;
+  size_t count = (size_t)frames * (size_t)config->n_codebooks;
+  size_t channels =
+      (size_t)(config->n_codebooks - config->n_conditioning_codebooks) * (size_t)config->vocab_size;
+  void *memory = NULL, *out = NULL;
+  int status = ops->allocate(t->device, sizeof *tokens * count, &memory, error);
   if (!status) {
-    status = ops->download(device, logits, out, sizeof *logits * channels * (size_t)frames);
+    status = ops->allocate(t->device, sizeof *logits * channels * (size_t)frames, &out, error);
   }
-  ops->release(device, out);
-  ops->release(device, memory);
+  if (!status) {
+    status = reserve(t, frames, error);
+  }
+  if (!status) {
+    status = run_logits(t, tokens, frames, channels, memory, out, logits);
+    status = status ? vamp_fail(error, status, "computing logits: %s", vamp_device_trouble(status)) : 0;
+  }
+  ops->release(t->device, out);
+  ops->release(t->device, memory);
   return status;
 }

@@ -77,7 +77,8 @@ struct vamp_clip {
  * the peak to 1 by lowering the gain. Silence stays silence. Clips too short for a loudness block
  * (0.4 s) are measured by their mean power instead, filtered as a block is. count is
  * round(frames * sample_rate / audio->sample_rate), at least 1, and sample i lies at the time i / sample_rate
- * of the input. Both rates are 1,000 .. 768,000 Hz, or VAMP_INVALID; VAMP_LIMIT above 2^31 samples. */
+ * of the input. Its rate is 1,000 .. 768,000 Hz and `sample_rate` 4,000 .. 768,000, or VAMP_INVALID;
+ * VAMP_LIMIT above 2^31 samples. */
 int vamp_clip_prepare(const struct vamp_audio *audio, int sample_rate, struct vamp_clip *clip,
                       struct vamp_error *error);
 

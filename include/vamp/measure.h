@@ -63,7 +63,7 @@ struct vamp_measures {
 /* The most samples that are compared: five hours at 44.1 kHz. */
 #define VAMP_MEASURE_MAX_SAMPLES ((size_t)768 << 20)
 
-/* Compares two clips [count] of the same rate (1,000 .. 768,000 Hz), mono, finite, as loud as they are heard,
+/* Compares two clips [count] of the same rate (4,000 .. 768,000 Hz), mono, finite, as loud as they are heard,
  * and fills all but the fields of tokens, which are left alone. `measures` was zeroed before its first use.
  * Takes time and memory in proportion to the length: ten seconds at 44.1 kHz take some 45 ms of one core.
  * VAMP_INVALID without samples or where the rate is none, VAMP_LIMIT, VAMP_MEMORY. */

@@ -422,17 +422,18 @@ static void print_origin(const struct vampd_settings *settings, int row, FILE *o
   fputs("\n", out);
 }
 
-/* A list that is too long for one line of the file goes on in indented ones, as the file may have it. */
+/* A list that is too long for one line of the file goes on in indented ones, as the file may have it: an end
+ * of line stands for a comma there, and a comma before it would make one too many. */
 static void print_list(const char *value, FILE *out) {
   int used = 0;
   while (*value) {
     int item = (int)strcspn(value, ",");
     bool more = value[item] == ',';
-    if (used > 0 && used + item > LINE_WIDTH) {
-      fputs("\n    ", out);
-      used = 0;
+    bool fits = used == 0 || used + item <= LINE_WIDTH;
+    if (used > 0) {
+      fputs(fits ? "," : "\n    ", out);
     }
-    used += fprintf(out, "%.*s", item + more, value);
+    used = (fits ? used : 0) + 1 + fprintf(out, "%.*s", item, value);
     value += item + more;
   }
   fputs("\n", out);

@@ -125,6 +125,15 @@ def test_standard_output(vamp):
     assert "14 codebooks x 100 frames" in summary and "seed 4" in summary
 
 
+@pytest.mark.parametrize("option", ["json", "svg", "png", "npy"])
+def test_a_link_is_written_through(vamp, tmp_path, option):
+    (tmp_path / "file").write_text("before")
+    (tmp_path / "link").symlink_to("file")
+    vamp("mask", "--frames", 10, f"--{option}", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").stat().st_size > 100
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_presets_are_listed(vamp):
     text = vamp("mask", "--presets").stdout
     for name in ("balanced", "subtle", "creative", "vampnet/generate"):

@@ -186,6 +186,14 @@ def test_params_name_their_model(vamp, tiny_model, clip, tmp_path):
     assert "found no model 'elsewhere'" in done.stderr
 
 
+def test_no_input_is_overwritten_by_another_ones_variation(run, tmp_path):
+    song, other = (write_wav(tmp_path / name, tone(0.3)) for name in ("song.wav", "song-2.wav"))
+    before = other.read_bytes()
+    done = run(song, other, "-o", tmp_path, "--variations", 2, code=2)
+    assert f"{other} is read and would be overwritten" in done.stderr
+    assert other.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
 def test_output_that_cannot_be_written(run, clip, tmp_path):
     assert "nowhere" in run(clip, "-o", tmp_path / "nowhere" / "o.wav", code=1).stderr
     (tmp_path / "file").write_text("")

@@ -255,6 +255,25 @@ static void test_one_sample(void **state) {
   }
 }
 
+/* The filter of BS.1770 stands at 1,682 Hz: at a rate of less than twice that the loudness would be infinite,
+ * and the clip silent. */
+static void test_rates_of_a_clip(void **state) {
+  (void)state;
+  const int possible[] = {4000, 4001, 8000, 768000}, refused[] = {-1, 0, 999, 1000, 2000, 3000, 3999, 768001};
+  struct vamp_audio audio = {fixture_tone(44100, 1, 44100, 440), 44100, 1, 44100, 0};
+  for (size_t r = 0; r < sizeof possible / sizeof *possible; r++) {
+    struct vamp_clip clip;
+    assert_int_equal(vamp_clip_prepare(&audio, possible[r], &clip, NULL), 0);
+    assert_true(isfinite(clip.input_lufs) && peak_of(clip.samples, clip.count) > 0.01f);
+    vamp_clip_free(&clip);
+  }
+  for (size_t r = 0; r < sizeof refused / sizeof *refused; r++) {
+    struct vamp_clip clip;
+    assert_int_equal(vamp_clip_prepare(&audio, refused[r], &clip, NULL), VAMP_INVALID);
+  }
+  free(audio.samples);
+}
+
 static void test_there_and_back(void **state) {
   (void)state;
   struct vamp_audio audio = {fixture_tone(88200, 1, 44100, 440), 88200, 1, 44100, 0};
@@ -274,13 +293,13 @@ static void test_there_and_back(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_length),         cmocka_unit_test(test_tone),
-      cmocka_unit_test(test_alias),          cmocka_unit_test(test_impulse),
-      cmocka_unit_test(test_refused),        cmocka_unit_test(test_mix),
-      cmocka_unit_test(test_silence),        cmocka_unit_test(test_almost_silence),
-      cmocka_unit_test(test_calibration),    cmocka_unit_test(test_target),
-      cmocka_unit_test(test_peak),           cmocka_unit_test(test_one_sample),
-      cmocka_unit_test(test_there_and_back),
+      cmocka_unit_test(test_length),      cmocka_unit_test(test_tone),
+      cmocka_unit_test(test_alias),       cmocka_unit_test(test_impulse),
+      cmocka_unit_test(test_refused),     cmocka_unit_test(test_mix),
+      cmocka_unit_test(test_silence),     cmocka_unit_test(test_almost_silence),
+      cmocka_unit_test(test_calibration), cmocka_unit_test(test_target),
+      cmocka_unit_test(test_peak),        cmocka_unit_test(test_rates_of_a_clip),
+      cmocka_unit_test(test_one_sample),  cmocka_unit_test(test_there_and_back),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

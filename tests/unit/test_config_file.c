@@ -200,9 +200,11 @@ static void test_precedence(void **state) {
   (void)state;
   struct vampd_configuration *configuration;
   struct vamp_error error;
-  write_file(config_path, "max-queue = 1\nmax_seconds = 2 ; underscores are dashes\n# and a comment\n"
-                          "max-body-mb = 3\ncors-origins = https://a.example\n  https://b.example\n"
-                          "cors-origins = https://c.example, https://d.example\nallow-remote = yes\n");
+  write_file(config_path,
+             "max-queue = 1\nmax_seconds = 2 ; underscores are dashes\n# and a comment\n"
+             "max-body-mb = 3\ncors-origins = https://a.example\n  https://b.example\n"
+             "cors-origins = https://c.example, https://d.example\nallow-remote = yes\n"
+             "cors-origins = https://one.long.origin.example, https://another.long.origin.example\n");
   char variable[100];
   snprintf(variable, sizeof variable, "VAMPD_CONFIG=%s", config_path);
   const char *variables[] = {variable, "HOME=/x", "VAMPD_MAX_SECONDS=20", "VAMPD_MAX_BODY_MB=30", NULL};
@@ -228,6 +230,8 @@ static void test_precedence(void **state) {
   assert_non_null(strstr(text, "max-seconds = 20                         ; environment\n"));
   assert_non_null(strstr(text, "max-body-mb = 300                        ; flag\n"));
   assert_non_null(strstr(text, "timeout = 30                             ; default\n"));
+  char *origins = strdup(settings->options.cors_origins);
+  assert_non_null(origins);
   vampd_settings_release(settings);
   vampd_configuration_free(configuration);
 
@@ -240,6 +244,8 @@ static void test_precedence(void **state) {
   assert_int_equal(settings->options.max_body_mb, 300);
   assert_null(settings->options.data_dir);
   assert_true(vampd_cors_allows(settings->cors, "https://c.example"));
+  assert_string_equal(settings->options.cors_origins, origins);
+  free(origins);
   vampd_settings_release(settings);
   vampd_configuration_free(configuration);
 }

@@ -85,6 +85,18 @@ static void test_typical(void **state) {
   check_filters(state, 1024, 20, COUNT(SETTINGS), SETTINGS, ONE[0]);
 }
 
+/* The likeliest token may be far from typical. What is left must not be drawn as if all of it were as
+ * unlikely beside that one. */
+static void test_typical_when_cold(void **state) {
+  static const struct vamp_sequence SETTINGS[] = {
+      {.top_p = 1, .typical_mass = 0.15f, .typical_min = 1},
+      {.top_p = 1, .typical_mass = 0.3f, .typical_min = 8},
+      {.top_p = 1, .typical_mass = 0.15f, .typical_min = 1, .argmax = true},
+  };
+  check_filters(state, 64, 0.02f, COUNT(SETTINGS), SETTINGS, ONE[0]);
+  check_filters(state, 1024, 0.02f, COUNT(SETTINGS), SETTINGS, ONE[0]);
+}
+
 static void test_filters_together(void **state) {
   static const struct vamp_sequence SETTINGS[] = {
       {.top_k = 20, .top_p = 0.8f},
@@ -120,11 +132,17 @@ static void test_frequency(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_argmax),         cmocka_unit_test(test_sampled),
-      cmocka_unit_test(test_nothing_masked), cmocka_unit_test(test_temperature),
-      cmocka_unit_test(test_top_k),          cmocka_unit_test(test_top_p),
-      cmocka_unit_test(test_typical),        cmocka_unit_test(test_filters_together),
-      cmocka_unit_test(test_equal_logits),   cmocka_unit_test(test_frequency),
+      cmocka_unit_test(test_argmax),
+      cmocka_unit_test(test_sampled),
+      cmocka_unit_test(test_nothing_masked),
+      cmocka_unit_test(test_temperature),
+      cmocka_unit_test(test_top_k),
+      cmocka_unit_test(test_top_p),
+      cmocka_unit_test(test_typical),
+      cmocka_unit_test(test_typical_when_cold),
+      cmocka_unit_test(test_filters_together),
+      cmocka_unit_test(test_equal_logits),
+      cmocka_unit_test(test_frequency),
   };
   return cmocka_run_group_tests(tests, devices_open, devices_close);
 }

@@ -162,6 +162,46 @@ static void svg_is_compact(void **state) {
   }
 }
 
+/* The line of words above the legend. */
+static uint8_t *subtitle_of(const char *mask, size_t *size) {
+  static const float silence[100 * 768];
+  struct vamp_mask_spec *spec = NULL;
+  struct vamp_mask_plan *plan = NULL;
+  struct vamp_mask_context context = context_of(100, 1);
+  json_t *json = json_of(mask);
+  context.samples = silence;
+  context.sample_count = sizeof silence / sizeof *silence;
+  assert_int_equal(vamp_mask_spec_parse(json, "/mask", &spec, NULL), 0);
+  assert_int_equal(vamp_mask_plan_build(spec, &context, &plan, NULL), 0);
+  cairo_surface_t *surface = png_of(plan, 0, NULL);
+  const unsigned char *pixels = cairo_image_surface_get_data(surface);
+  size_t stride = (size_t)cairo_image_surface_get_stride(surface);
+  *size = 20 * stride;
+  uint8_t *words = test_malloc(*size);
+  memcpy(words, pixels + 38 * stride, *size);
+  cairo_surface_destroy(surface);
+  vamp_mask_plan_free(plan);
+  vamp_mask_spec_free(spec);
+  json_decref(json);
+  return words;
+}
+
+/* The words tell a prompt at every beat from none. */
+static void a_prompt_a_beat_is_named(void **state) {
+  (void)state;
+  size_t beat_size, again_size, none_size;
+  uint8_t *beat = subtitle_of("{\"periodic_prompt\": \"beat\"}", &beat_size);
+  uint8_t *again = subtitle_of("{\"periodic_prompt\": \"beat\"}", &again_size);
+  uint8_t *none = subtitle_of("{\"periodic_prompt\": 0}", &none_size);
+  assert_int_equal(beat_size, again_size);
+  assert_memory_equal(beat, again, beat_size);
+  bool same_width = beat_size == none_size;
+  assert_true(!same_width || memcmp(beat, none, beat_size) != 0);
+  test_free(beat);
+  test_free(again);
+  test_free(none);
+}
+
 /* More layers than have room, with long names of wide characters. */
 static void many_layers_can_be_drawn(void **state) {
   (void)state;
@@ -192,7 +232,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_pixels_are_the_mask),    cmocka_unit_test(every_size_can_be_drawn),
       cmocka_unit_test(every_outcome_can_be_drawn), cmocka_unit_test(svg_is_compact),
-      cmocka_unit_test(many_layers_can_be_drawn),
+      cmocka_unit_test(many_layers_can_be_drawn),   cmocka_unit_test(a_prompt_a_beat_is_named),
   };
   return cmocka_run_group_tests_name("mask picture", tests, NULL, NULL);
 }

@@ -249,6 +249,8 @@ static void test_refused(void **state) {
   struct vamp_error error;
   assert_int_equal(vamp_measure_audio(&sample, &sample, 0, RATE, &measures, &error), VAMP_INVALID);
   assert_int_equal(vamp_measure_audio(&sample, &sample, 1, 0, &measures, &error), VAMP_INVALID);
+  assert_int_equal(vamp_measure_audio(&sample, &sample, 1, 3000, &measures, &error),
+                   VAMP_INVALID); /* no loudness */
   assert_int_equal(vamp_measure_audio(&sample, &sample, SIZE_MAX, RATE, &measures, &error), VAMP_LIMIT);
 }
 

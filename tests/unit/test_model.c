@@ -105,6 +105,33 @@ static void odd_dimensions_work(void **state) {
   }
 }
 
+static int full_attention(struct vamp_device *device, const struct vamp_weight *bias,
+                          const struct vamp_packing *packing, int heads, int head_size, const void *qkv,
+                          void *out) {
+  (void)device, (void)bias, (void)packing, (void)heads, (void)head_size, (void)qkv, (void)out;
+  return VAMP_MEMORY;
+}
+
+/* Operations return a status and no text; who calls them finds the words. */
+static void failing_operations_are_explained(void **state) {
+  (void)state;
+  struct vamp_device *device = open_device(VAMP_PRECISION_FP32);
+  const struct vamp_operations *working = device->ops;
+  struct vamp_operations failing = *working;
+  struct vamp_model *model;
+  struct vamp_error error = {0};
+  static const int32_t codes[2] = {0};
+  float logits[2 * ENTRIES];
+  assert_int_equal(vamp_model_random(&odd, 5, device, &model, NULL), 0);
+  failing.attention = full_attention;
+  device->ops = &failing;
+  assert_int_equal(vamp_model_logits(model, VAMP_STAGE_COARSE, codes, 1, logits, &error), VAMP_MEMORY);
+  assert_true(error.status == VAMP_MEMORY && strstr(error.message, "out of memory"));
+  device->ops = working;
+  vamp_model_free(model);
+  device->close(device);
+}
+
 static void refuse_config(const struct vamp_model_config *config, int status, const char *word) {
   struct vamp_device *device = open_device(VAMP_PRECISION_FP32);
   struct vamp_model *model;
@@ -454,6 +481,7 @@ static void missing_files_and_odd_strides_are_named(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(odd_dimensions_work),
+      cmocka_unit_test(failing_operations_are_explained),
       cmocka_unit_test(bad_dimensions_are_refused),
       cmocka_unit_test(nothing_reaches_beyond_the_context),
       cmocka_unit_test(a_whole_folder_opens),
