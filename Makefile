@@ -15,6 +15,9 @@ CLANG ?= clang
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+# One short line for each file made; V=1 shows the commands.
+V ?=
+say = $(if $(V),,@printf '  %-4s  %s\n' $(1) $@ && )
 # Sanitizers, coverage and the like: make build BUILD=build-asan SANITIZE=address,undefined
 SANITIZE ?=
 
@@ -84,26 +87,26 @@ build: $(BUILD)/vamp $(BUILD)/vampd ## the binaries vamp and vampd, into build/
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/obj/cpu/simd_%.o: cpu/simd.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -O3 -ffp-contract=fast -Wno-psabi $(SIMD_FLAGS_$*) -DVAMP_SIMD_SET=$* -MMD -MP -c $< -o $@
+	$(call say,CC)$(CC) $(CFLAGS) -O3 -ffp-contract=fast -Wno-psabi $(SIMD_FLAGS_$*) -DVAMP_SIMD_SET=$* -MMD -MP -c $< -o $@
 
 # The one archive of everything but the doors; recreated so that a deleted file leaves no trace.
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)ar rcs $@ $^
 
 $(BUILD)/vamp: $(call obj,$(VAMP_SRC)) $(LIB)
-	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(call say,LINK)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 
 $(BUILD)/vampd: $(call obj,server/main.c $(SERVER_SRC)) $(LIB)
-	$(CC) $(LDFLAGS) $^ $(call pkg_libs,$(SERVER_LIBS)) $(LIBS) -o $@
+	$(call say,LINK)$(CC) $(LDFLAGS) $^ $(call pkg_libs,$(SERVER_LIBS)) $(LIBS) -o $@
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(SERVER_SRC)) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka $(SERVER_LIBS)) $(LIBS) -o $@
+	$(call say,LINK)$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka $(SERVER_LIBS)) $(LIBS) -o $@
 
 # ---- CUDA ---------------------------------------------------------------------------------------
 
@@ -130,16 +133,16 @@ cuda: ## the CUDA backend, build/libvamp_cuda.so, and what ptxas says of its ker
 
 $(BUILD)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ >$(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); exit 1; }
+	$(call say,NVCC)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ >$(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); exit 1; }
 	@grep -v '^ptxas info\|^    [0-9]* bytes stack' $(@:.o=.ptxas) || true
 
 # Not the objects of the programs: those may be built with sanitizers.
 $(BUILD)/obj/plugin/%.o: engine/error/%.c
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -O2 -g $(WARN) -Iinclude -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
+	$(call say,CC)$(CC) -std=c11 -O2 -g $(WARN) -Iinclude -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
 
 $(BUILD)/libvamp_cuda.so: $(CUDA_OBJ) $(PLUGIN_OBJ)
-	$(NVCC) -shared -cudart static $^ -lcublasLt -Xlinker -z,defs -Xlinker -rpath,$(CUDA_LIB) -o $@
+	$(call say,LINK)$(NVCC) -shared -cudart static $^ -lcublasLt -Xlinker -z,defs -Xlinker -rpath,$(CUDA_LIB) -o $@
 
 # Thread, bounds and alignment instrumentation calls functions of the emulator; no sanitizer is linked.
 CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
@@ -152,29 +155,29 @@ EMULATED_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/obj/emulated/%.o)
 
 $(BUILD)/obj/tests/cuda/emulator/%.o: tests/cuda/emulator/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(EMULATOR_FLAGS) -O3 -MMD -MP -c $< -o $@
+	$(call say,CXX)$(CXX) $(EMULATOR_FLAGS) -O3 -MMD -MP -c $< -o $@
 
 $(BUILD)/obj/emulated/%.o: %.cu
 	@mkdir -p $(@D)
-	$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
+	$(call say,CXX)$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/libvamp_cuda_emulated.so: $(EMULATED_OBJ) $(EMULATOR_OBJ) $(PLUGIN_OBJ)
-	$(CXX) -shared $^ -Wl,-z,defs -ldl -pthread -o $@
+	$(call say,LINK)$(CXX) -shared $^ -Wl,-z,defs -ldl -pthread -o $@
 
 cuda-emulated: $(BUILD)/libvamp_cuda_emulated.so ## the CUDA backend on the processor, for tests
 
 # Tests of the emulator are linked with it, those of kernels open the plugin.
 $(BUILD)/tests/cuda/test_emulator%: $(BUILD)/obj/emulated/tests/cuda/test_emulator%.o $(EMULATOR_OBJ)
 	@mkdir -p $(@D)
-	$(CXX) $^ $(call pkg_libs,cmocka) -ldl -pthread -o $@
+	$(call say,LINK)$(CXX) $^ $(call pkg_libs,cmocka) -ldl -pthread -o $@
 
 $(BUILD)/obj/emulated/tests/cuda/%.o: tests/cuda/%.cu
 	@mkdir -p $(@D)
-	$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
+	$(call say,CXX)$(CXX) $(EMULATED_FLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/tests/cuda/%: $(BUILD)/obj/tests/cuda/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka) $(LIBS) -ldl -o $@
+	$(call say,LINK)$(CC) $(LDFLAGS) $^ $(call pkg_libs,cmocka) $(LIBS) -ldl -o $@
 
 KERNEL_TEST_BIN := $(patsubst tests/cuda/%.c,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_*.c))
 CUDA_TEST_BIN := $(patsubst tests/cuda/%.cu,$(BUILD)/tests/cuda/%,$(wildcard tests/cuda/test_emulator*.cu)) \
@@ -185,7 +188,7 @@ cuda-tests: $(CUDA_TEST_BIN) $(BUILD)/libvamp_cuda_emulated.so ## the emulator, 
 	  exit $$failed
 
 $(BUILD)/matrix_rate: $(BUILD)/obj/tools/measure/matrix_rate.cu.o
-	$(NVCC) -cudart static $< -lcublas -Xlinker -rpath,$(CUDA_LIB) -o $@
+	$(call say,LINK)$(NVCC) -cudart static $< -lcublas -Xlinker -rpath,$(CUDA_LIB) -o $@
 
 gpu-parts: build cuda $(KERNEL_TEST_BIN)
 	@$(MAKE) --no-print-directory $(BUILD)/matrix_rate
@@ -238,11 +241,11 @@ fuzz: ## every fuzz target for SECONDS=60 each (clang)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 $(BUILD)/libengine.a: $(call obj,$(ENGINE_SRC) $(SERVER_SRC))
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)ar rcs $@ $^
 
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libengine.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(call pkg_libs,$(SERVER_LIBS)) $(ENGINE_LINK) -o $@
+	$(call say,LINK)$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(call pkg_libs,$(SERVER_LIBS)) $(ENGINE_LINK) -o $@
 
 fuzz-run: $(FUZZ_BIN)
 	@for t in $(FUZZ_BIN); do \
@@ -262,7 +265,7 @@ bench: $(BUILD)/vamp ## speed of this machine: make bench ARGS="--dims official 
 
 $(BUILD)/measure/%: $(BUILD)/obj/tools/measure/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(call say,LINK)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 
 bench-http: build $(BUILD)/measure/bench_http_engine ## vampd at 1, 8 and 64 clients beside the engine alone: ARGS="--rounds 3"
 	$(PYTHON) tools/measure/bench_http --build $(BUILD) $(ARGS)
