@@ -61,18 +61,6 @@ static __device__ __forceinline__ void fetch_rows(const struct conv_job &job, co
 
 /* ---- endings -------------------------------------------------------------------------------------- */
 
-enum { PIECE_ROWS = 16 }; /* of a warp's sums, which pass through shared memory piece by piece */
-
-/* Bytes from row to row of a piece: words are 8 more than a multiple of 32, so that the 4 rows x 4 pairs that
- * half a warp stores at once meet no bank conflict. */
-static __device__ __forceinline__ constexpr int piece_pitch(int columns) {
-  return (columns + 23) / 32 * 128 + 32;
-}
-
-static __device__ __forceinline__ float4 add_four(float4 a, float4 b) {
-  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
-
 template <enum vamp_precision P>
 static __device__ __forceinline__ void store_hidden(void *hidden, int64_t at, float4 y) {
   if (P == VAMP_PRECISION_BF16) {
@@ -91,8 +79,8 @@ template <enum vamp_precision P, enum conv_ending ENDING, int WN>
 static __device__ __forceinline__ void end_piece(const struct conv_job &job,
                                                  const struct conv_sequence &sequence, int64_t first,
                                                  int column, const char *piece) {
-  constexpr int LANES = WN / 4, ROWS = 32 / LANES;                        /* of a row; at once */
-  constexpr int TOGETHER = PIECE_ROWS / ROWS < 4 ? PIECE_ROWS / ROWS : 4; /* reads under way */
+  constexpr int LANES = WN / 4, ROWS = 32 / LANES;                                  /* of a row; at once */
+  constexpr int TOGETHER = CONV_PIECE_ROWS / ROWS < 4 ? CONV_PIECE_ROWS / ROWS : 4; /* reads under way */
   const struct conv_epilogue &end = job.end;
   const struct conv_plan &plan = job.plan;
   const int lane = (int)threadIdx.x % 32, n = column + lane % LANES * 4;
@@ -107,7 +95,7 @@ static __device__ __forceinline__ void end_piece(const struct conv_job &job,
     alpha = *(const float4 *)(end.alpha + n);
     inverse = *(const float4 *)(end.inverse + n);
   }
-  piece += lane / LANES * piece_pitch(WN) + lane % LANES * 16;
+  piece += lane / LANES * conv_piece_pitch(WN) + lane % LANES * 16;
   /* Rows of a hidden signal, or elements of the result. */
   int64_t at = ENDING == CONV_ACTIVATE ? t : t * plan.outputs + n - plan.out_shift;
   const int64_t apart = ENDING == CONV_ACTIVATE ? ROWS : ROWS * (int64_t)plan.outputs;
@@ -116,7 +104,7 @@ static __device__ __forceinline__ void end_piece(const struct conv_job &job,
   const int64_t begin = ENDING == CONV_ACTIVATE ? sequence.out_begin * end.hidden_width + n
                                                 : sequence.out_begin * plan.out_channels;
 #pragma unroll
-  for (int row = 0; row < PIECE_ROWS; row += TOGETHER * ROWS) {
+  for (int row = 0; row < CONV_PIECE_ROWS; row += TOGETHER * ROWS) {
     float4 x[TOGETHER], before[TOGETHER];
 #pragma unroll
     for (int i = 0; i < TOGETHER; i++) {
@@ -127,7 +115,7 @@ static __device__ __forceinline__ void end_piece(const struct conv_job &job,
     }
 #pragma unroll
     for (int i = 0; i < TOGETHER; i++, at += apart) {
-      float4 y = add_four(*(const float4 *)(piece + (row + i * ROWS) * piece_pitch(WN)), bias);
+      float4 y = conv_add_four(*(const float4 *)(piece + (row + i * ROWS) * conv_piece_pitch(WN)), bias);
       if ((uint64_t)at >= limit) {
         continue;
       }
@@ -138,9 +126,9 @@ static __device__ __forceinline__ void end_piece(const struct conv_job &job,
         continue;
       }
       if (ENDING == CONV_RESIDUAL) {
-        y = add_four(x[i], y);
+        y = conv_add_four(x[i], y);
         y = make_float4(end.scale * y.x, end.scale * y.y, end.scale * y.z, end.scale * y.w);
-        y = end.accumulate ? add_four(before[i], y) : y;
+        y = end.accumulate ? conv_add_four(before[i], y) : y;
       }
       vamp_store_four(end.out + begin + at, y);
     }
@@ -153,8 +141,8 @@ static __device__ __forceinline__ void end_singly(const struct conv_job &job,
                                                   const struct conv_sequence &sequence, int64_t first,
                                                   int column, const char *piece) {
 #pragma unroll 1
-  for (int i = (int)threadIdx.x % 32; i < PIECE_ROWS * WN; i += 32) {
-    float sum = *(const float *)(piece + i / WN * piece_pitch(WN) + i % WN * 4);
+  for (int i = (int)threadIdx.x % 32; i < CONV_PIECE_ROWS * WN; i += 32) {
+    float sum = *(const float *)(piece + i / WN * conv_piece_pitch(WN) + i % WN * 4);
     conv_end<P>(job, sequence, first + i / WN, column + i % WN, sum);
   }
 }
@@ -261,15 +249,10 @@ __global__ void __launch_bounds__(THREADS) conv_mma_kernel(const struct conv_job
 
   __syncthreads(); /* all have read the stages, whose place the sums pass through now */
   if (active) {
-    char *piece = shared + warp * PIECE_ROWS * piece_pitch(WN);
+    char *piece = shared + warp * CONV_PIECE_ROWS * conv_piece_pitch(WN);
 #pragma unroll
     for (int m = 0; m < MT; m++) {
-#pragma unroll
-      for (int n = 0; n < NT; n++) {
-        char *at = piece + lane / 4 * piece_pitch(WN) + n * 32 + lane % 4 * 8;
-        *(float2 *)at = make_float2(sum[m][n][0], sum[m][n][1]);
-        *(float2 *)(at + 8 * piece_pitch(WN)) = make_float2(sum[m][n][2], sum[m][n][3]);
-      }
+      conv_put_piece<NT>(sum[m], lane, piece);
       __syncwarp();
       const int64_t row = first + warp_row + m * 16;
       if (!job.end.whole) {
