@@ -6,7 +6,8 @@
  * through snake into scratch memory, in the precision of the device and with channels filled up to 16 bytes,
  * so that the kernels (conv_mma.cu, conv_fp32.cu) do nothing but copy and multiply. The pass costs 6 bytes
  * an element (4 in, 2 out); repeating the snake in each column of blocks would cost more from 256 outputs
- * on, and below that the residual units, which are most of the time, have a kernel without it (unit.cu).
+ * on, and below that the residual units, which are most of the time, have a kernel without it
+ * (unit_fused.cu).
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * The codec's convolutions as every kernel of conv*.cu and unit.cu sees them.
+ * The codec's convolutions as every kernel of conv*.cu and unit*.cu sees them.
  *
  * All three kinds become one. A plain convolution is a product over taps of a matrix of rows. A strided one
  * is a plain one over rows folded by its stride: `stride` neighbouring rows of C channels are one row of

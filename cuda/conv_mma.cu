@@ -16,6 +16,10 @@
  * Outputs are cut into BN that leave the least over. Warps whose rows all lie behind the sequence's end skip
  * the arithmetic: it saves time in short sequences, and no element that is kept notices.
  *
+ * Two warps a scheduler leave little room for instructions beside the products: addresses are moved on by
+ * additions and never divided, and sums leave through shared memory, 16 rows of a warp at a time, in pieces
+ * of 16 bytes whose reads are under way together.
+ *
  * Rejected: snake within the loop, which every column of blocks would repeat (six times for 768 channels);
  * wgmma, which would double the rate on sm_90 and the code as well.
  */
