@@ -44,18 +44,18 @@ static __device__ __forceinline__ int chunk_at(int row, int chunk) {
   return row * head_64 * 2 + ((chunk ^ (row & 7)) << 4);
 }
 
-/* 64 rows of the head from `row` on into shared memory; behind `end` there are zeros. from: of row 0, in
- * chunks of sixteen bytes, and so is the stride: 32 bits do, and registers are scarce. */
+/* 64 rows of the head from `row` on into shared memory, the last one again and again behind `end`: whatever
+ * is there must be finite, for it is multiplied by a weight of 0. from: of row 0, where this thread's chunk
+ * lies; stride: from row to row, in bytes, so that an address is one multiplication. */
 template <int parts>
-static __device__ __forceinline__ void load_tile(char *to, const uint4 *from, int stride, int row, int end) {
+static __device__ __forceinline__ void load_tile(char *to, const char *from, int stride, int row, int end) {
   const int threads = fast_threads(parts);
-  int r = (int)threadIdx.x / 8, chunk = (int)threadIdx.x % 8, at = (row + r) * stride + chunk;
-  char *lane_to = to + chunk_at(r, chunk); /* 8 rows further the swizzle is the same */
+  int r = (int)threadIdx.x / 8, last = end - 1;
+  char *lane_to = to + chunk_at(r, (int)threadIdx.x % 8); /* 8 rows further the swizzle is the same */
 #pragma unroll
   for (int i = 0; i < tile * 8 / threads; i++) {
-    int rows = i * (threads / 8);
-    bool valid = row + r + rows < end;
-    vamp_copy_async16(lane_to + rows * head_64 * 2, from + (valid ? at + rows * stride : 0), valid);
+    int rows = i * (threads / 8), at = row + r + rows < last ? row + r + rows : last;
+    vamp_copy_async16(lane_to + rows * head_64 * 2, from + (int64_t)at * stride, true);
   }
 }
 
@@ -122,13 +122,14 @@ static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4
   }
   struct cuda_tile t = a.batch.tiles[blockIdx.x];
   int head = (int)blockIdx.y, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-  int width = a.heads * (head_64 / 8), stride = 3 * width; /* in chunks */
-  const uint4 *q = (const uint4 *)a.qkv + head * (head_64 / 8);
+  int width = a.heads * head_64 * 2, stride = 3 * width; /* in bytes */
+  const char *q = (const char *)a.qkv + head * head_64 * 2 + threadIdx.x % 8 * 16;
+  const char *k = vamp_keep((char *)q + width), *v = vamp_keep((char *)q + 2 * width);
   float *table = (float *)(shared + 2 * stage_bytes);
   const float scale = 0.125f * log2e;
   load_tile<parts>(shared + stage_bytes, q, stride, t.first, t.end);
-  load_tile<parts>(shared, q + width, stride, t.begin, t.end);
-  load_tile<parts>(shared + tile * head_64 * 2, q + 2 * width, stride, t.begin, t.end);
+  load_tile<parts>(shared, k, stride, t.begin, t.end);
+  load_tile<parts>(shared + tile * head_64 * 2, v, stride, t.begin, t.end);
   vamp_copy_commit();
   load_bias<parts>(table, a, head);
   vamp_copy_wait(0);
@@ -150,8 +151,8 @@ static __global__ void __launch_bounds__(fast_threads(parts), parts == 1 ? 3 : 4
     __syncthreads();
     if (key + tile < t.end) {
       char *next = shared + (stage ^ 1) * stage_bytes;
-      load_tile<parts>(next, q + width, stride, key + tile, t.end);
-      load_tile<parts>(next + tile * head_64 * 2, q + 2 * width, stride, key + tile, t.end);
+      load_tile<parts>(next, k, stride, key + tile, t.end);
+      load_tile<parts>(next + tile * head_64 * 2, v, stride, key + tile, t.end);
       vamp_copy_commit();
     }
     const char *keys = shared + stage * stage_bytes;

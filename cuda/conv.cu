@@ -6,7 +6,8 @@
  * through snake into scratch memory, in the precision of the device and with channels filled up to 16 bytes,
  * so that the kernels (conv_mma.cu, conv_fp32.cu) do nothing but copy and multiply. The pass costs 6 bytes
  * an element (4 in, 2 out); repeating the snake in each column of blocks would cost more from 256 outputs
- * on, and below that the residual units, which are most of the time, have a kernel without it (unit.cu).
+ * on, and below that the residual units, which are most of the time, have a kernel without it
+ * (unit_fused.cu).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +79,8 @@ static int upload_weight(struct cuda_device *device, struct cuda_conv *c, const 
   int each = few ? plan->inputs : CONV_CHUNK_BYTES / (int)device->base.act_size;
   int chunks = (plan->inputs + each - 1) / each;
   size_t count = (size_t)chunks * (size_t)each * (size_t)plan->taps * (size_t)plan->outputs;
-  float *values = (float *)malloc(sizeof *values * count);
+  count += few ? 0 : (size_t)CONV_SPARE_OUTPUTS * (size_t)each;
+  float *values = (float *)calloc(count, sizeof *values);
   if (!values) {
     return VAMP_MEMORY;
   }
@@ -307,6 +309,7 @@ int conv_run(struct cuda_device *device, const struct cuda_conv *conv, const flo
   job.end.bias = conv->bias;
   /* Both outputs of a pair are in the same row of the result, and at an even place. */
   job.end.paired = conv->plan.out_channels % 2 == 0;
+  job.end.whole = conv->plan.out_channels % 4 == 0 && !end.apply_tanh;
   if (conv->way == CONV_FEW) {
     return conv_few_run(device, &job, from, to);
   }

@@ -87,6 +87,31 @@ static __device__ __forceinline__ void conv_fetch(const struct conv_job &job,
 
 /* ---- endings -------------------------------------------------------------------------------------- */
 
+/* A warp's sums leave through shared memory, 16 rows at a time. Straight from the registers of mma each would
+ * have its own addresses, two sums to a store: that many instructions do not fit the instruction cache. */
+enum { CONV_PIECE_ROWS = 16 };
+
+/* Bytes from row to row of a piece: words are 8 more than a multiple of 32, so that the 4 rows x 4 pairs that
+ * half a warp stores at once meet no bank conflict. */
+static __host__ __device__ __forceinline__ constexpr int conv_piece_pitch(int columns) {
+  return (columns + 23) / 32 * 128 + 32;
+}
+
+/* 16 rows of results of mma, NT side by side. */
+template <int NT>
+static __device__ __forceinline__ void conv_put_piece(const float sum[NT][4], int lane, char *piece) {
+  piece += lane / 4 * conv_piece_pitch(NT * 8) + lane % 4 * 8;
+#pragma unroll
+  for (int n = 0; n < NT; n++) {
+    *(float2 *)(piece + n * 32) = make_float2(sum[n][0], sum[n][1]);
+    *(float2 *)(piece + 8 * conv_piece_pitch(NT * 8) + n * 32) = make_float2(sum[n][2], sum[n][3]);
+  }
+}
+
+static __device__ __forceinline__ float4 conv_add_four(float4 a, float4 b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
 static __device__ __forceinline__ float conv_residual(const struct conv_epilogue &end, int64_t at, float y) {
   float value = end.scale * (end.residual[at] + y);
   return end.accumulate ? end.out[at] + value : value;

@@ -1,5 +1,5 @@
 /*
- * The codec's convolutions as every kernel of conv*.cu and unit.cu sees them.
+ * The codec's convolutions as every kernel of conv*.cu and unit*.cu sees them.
  *
  * All three kinds become one. A plain convolution is a product over taps of a matrix of rows. A strided one
  * is a plain one over rows folded by its stride: `stride` neighbouring rows of C channels are one row of
@@ -25,6 +25,10 @@
 /* A chunk: the inputs of one step of a kernel's main loop, 64 bytes (32 bf16, 16 floats). In shared memory it
  * takes 80, which lets eight rows be read at once without a bank conflict, whatever the dilation. */
 enum { CONV_CHUNK_BYTES = 64, CONV_ROW_BYTES = 80, CONV_STAGES = 4 };
+
+/* Behind the last weights of a TILED convolution there is room for so many outputs: a tile at the edge reads
+ * all of its columns without asking how many are real. */
+enum { CONV_SPARE_OUTPUTS = 128 };
 
 /* The folded view of a convolution. `width` is the row of the signal in elements: C, or C filled up with
  * zero channels to a multiple of 16 bytes. */
@@ -68,6 +72,7 @@ struct conv_epilogue {
   enum conv_ending ending;
   bool apply_tanh, accumulate;
   bool paired; /* two neighbouring outputs lie together, aligned as one float2 */
+  bool whole;  /* four do, as one float4, and tanh is not wanted */
   float scale;
   const float *bias; /* [outputs] */
   float *out;
@@ -97,7 +102,8 @@ struct cuda_conv {
   struct vamp_conv_shape shape;
   struct conv_plan plan;
   enum conv_way way;
-  void *weight; /* TILED: act [chunks, taps, outputs, 64 bytes]; FEW: float [taps, inputs, outputs] */
+  void *weight; /* TILED: act [chunks, taps, outputs, 64 bytes], and zeros; FEW: float [taps, inputs, outputs]
+                 */
   float *bias;  /* [outputs] */
 };
 

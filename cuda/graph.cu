@@ -1,7 +1,7 @@
 /*
  * Steps recorded as CUDA graphs.
  *
- * A generation step is some 150 kernels. Launched one by one each costs the host a few microseconds and the
+ * A generation step is some 170 kernels. Launched one by one each costs the host a few microseconds and the
  * device a gap; for one clip (574 rows), where a kernel takes about ten microseconds, that would be felt. So
  * a step's operations are captured once and launched as one graph. The host does not wait in between: it
  * fills the next step's tables through pinned memory and queues the next graph.

@@ -16,7 +16,7 @@
  *
  * Which file defines what: device.cu the table, open and close; arena.cu memory; transfer.cu
  * copies and staging; batch.cu packings and sequences on the device; graph.cu recorded steps; linear.cu,
- * norm.cu, embed.cu, attention.cu, predict.cu, sample.cu, remask.cu the transformer; conv.cu, unit.cu,
+ * norm.cu, embed.cu, attention.cu, predict.cu, sample.cu, remask.cu the transformer; conv*.cu, unit*.cu,
  * quantize.cu the codec.
  */
 #ifndef CUDA_INTERNAL_H

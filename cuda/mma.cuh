@@ -43,6 +43,21 @@ static __device__ __forceinline__ uint32_t vamp_tf32(float value) {
   return bits;
 }
 
+/* The pointer, of which the compiler then knows nothing but that it is in a register: else it finds it
+ * cheaper to make an address in shared memory anew each time, from special registers that are slow to read.
+ */
+static __device__ __forceinline__ char *vamp_keep(char *pointer) {
+  asm volatile("" : "+l"(pointer));
+  return pointer;
+}
+
+/* Sixteen bytes to global memory in one piece: of an assignment the compiler may make four stores. */
+static __device__ __forceinline__ void vamp_store_four(float *to, float4 v) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "f"(v.x),
+               "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
+}
+
 static __device__ __forceinline__ uint32_t vamp_shared_address(const void *shared) {
   return (uint32_t)__cvta_generic_to_shared(shared);
 }

@@ -34,6 +34,12 @@ static inline void vamp_ldmatrix_x2(uint32_t r[2], const void *row) {
 static inline void vamp_ldmatrix_x2_trans(uint32_t r[2], const void *row) {
   emulator_load_matrix(r, 2, true, row);
 }
+static inline char *vamp_keep(char *pointer) {
+  return pointer;
+}
+static inline void vamp_store_four(float *to, float4 v) {
+  *(float4 *)to = v;
+}
 static inline void vamp_copy_async16(void *shared, const void *global, bool valid) {
   emulator_copy_async(shared, global, 16, valid);
 }
