@@ -12,6 +12,7 @@
 #include "server/http/router.h"
 #include "server/http/stream.h"
 #include "server/jobs/document.h"
+#include "server/jobs/outlook.h"
 #include "server/jobs/runner.h"
 
 #define DEFAULT_LIMIT 50

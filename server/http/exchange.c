@@ -26,7 +26,8 @@
 
 #define FIRST_CAPACITY ((size_t)64 << 10)
 #define MAX_DISCARD ((size_t)16 << 20) /* beyond the limit, of a body without a Content-Length */
-#define SLOWEST_SENDER (64.0 * 1024)   /* bytes a second */
+#define SLOWEST_SENDER (64.0 * 1024)   /* bytes a second, beyond what --timeout allows in all */
+#define LATE 1e-3                      /* seconds: the watch ends the connection at its next turn */
 #define ACCEPTED_TYPES "multipart/form-data or application/json"
 
 static size_t max_body(const struct vampd_exchange *exchange) {
@@ -226,6 +227,16 @@ static void name_exchange(struct vampd_exchange *exchange) {
            (unsigned long long)id);
 }
 
+/* What has come so far buys the time for more: however much a sender has announced, it may not dawdle over
+ * it. */
+static void watch_pace(struct vampd_exchange *exchange) {
+  bool has_body = exchange->route && exchange->route->kind == VAMPD_ROUTE_WORK;
+  double until =
+      exchange->started + exchange->settings->options.timeout + (double)exchange->received / SLOWEST_SENDER;
+  double left = until - vampd_now();
+  vampd_watch_receive(exchange->daemon->watch, exchange->peer, left > 0 ? left : LATE, has_body);
+}
+
 struct vampd_exchange *vampd_exchange_create(struct vampd *daemon, struct MHD_Connection *connection,
                                              struct vampd_peer *peer, const char *method, const char *path) {
   struct vampd_exchange *exchange = calloc(1, sizeof *exchange);
@@ -248,9 +259,7 @@ struct vampd_exchange *vampd_exchange_create(struct vampd *daemon, struct MHD_Co
   if (announced > max_body(exchange)) {
     refuse_too_large(exchange);
   } else {
-    bool has_body = exchange->route && exchange->route->kind == VAMPD_ROUTE_WORK;
-    vampd_watch_receive(daemon->watch, peer,
-                        exchange->settings->options.timeout + (double)announced / SLOWEST_SENDER, has_body);
+    watch_pace(exchange);
   }
   return exchange;
 }
@@ -300,6 +309,7 @@ static bool grow(struct vampd_exchange *exchange, size_t size) {
 
 bool vampd_exchange_receive(struct vampd_exchange *exchange, const char *data, size_t size) {
   exchange->received += size;
+  watch_pace(exchange);
   bool kept = !exchange->answered && exchange->route->kind == VAMPD_ROUTE_WORK && grow(exchange, size);
   if (!kept) {
     vampd_exchange_drop_body(exchange);

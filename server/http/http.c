@@ -138,8 +138,9 @@ static int64_t choose_range(struct vampd_exchange *exchange) {
   }
   /* If-Range: the range only where the tag is still the same; ours never changes, a date is never known. */
   bool same = !fields->if_range || strcmp(fields->if_range, answer->etag) == 0;
+  bool asked = same && strcmp(exchange->method, "GET") == 0; /* RFC 9110, section 14.2 */
   int64_t size = (int64_t)answer->size, first = 0, last = 0;
-  switch (vampd_range_parse(same ? fields->range : NULL, size, &first, &last)) {
+  switch (vampd_range_parse(asked ? fields->range : NULL, size, &first, &last)) {
   case VAMPD_RANGE_WHOLE:
     return 0;
   case VAMPD_RANGE_PART:

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "server/jobs/document.h"
+#include "server/jobs/outlook.h"
 #include "server/jobs/result.h"
 
 #define ARCHIVE "archive.zip"
