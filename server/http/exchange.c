@@ -178,9 +178,32 @@ static enum MHD_Result take_parameter(void *context, enum MHD_ValueKind kind, co
   return MHD_NO;
 }
 
+static enum MHD_Result count_length(void *context, enum MHD_ValueKind kind, const char *name,
+                                    const char *value) {
+  (void)kind;
+  (void)value;
+  *(int *)context += strcasecmp(name, "Content-Length") == 0 || strcasecmp(name, "Transfer-Encoding") == 0;
+  return MHD_YES;
+}
+
+/* Two lengths of one body: whoever forwards requests may have believed the other, and then what we take for
+ * the next request is a stranger's text ("request smuggling", RFC 9112, section 11.2). */
+static void check_length(struct vampd_exchange *exchange) {
+  int lengths = 0;
+  MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, count_length, &lengths);
+  if (lengths > 1) {
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_INVALID_BODY, NULL,
+                         "The request tells the length of its body more than once.");
+    exchange->answered = exchange->ambiguous = true;
+  }
+}
+
 /* What the headers alone can decide. */
 static void check(struct vampd_exchange *exchange, const char *method, const char *path) {
-  find_route(exchange, method, path);
+  check_length(exchange);
+  if (!exchange->answered) {
+    find_route(exchange, method, path);
+  }
   if (!exchange->answered) {
     check_page(exchange);
   }

@@ -120,7 +120,7 @@ static void add_headers(struct MHD_Response *response, const struct vampd_exchan
     MHD_add_response_header(response, "Retry-After", text);
   }
   add_cors(response, exchange);
-  if (vampd_admission_closed(&exchange->daemon->admission)) {
+  if (exchange->ambiguous || vampd_admission_closed(&exchange->daemon->admission)) {
     MHD_add_response_header(response, "Connection", "close");
   }
 }
@@ -206,7 +206,7 @@ static enum MHD_Result send_answer(struct vampd_exchange *exchange) {
 /* Whether an answer that is known before the body must not wait for it: see exchange.c, "Refusing". */
 static bool must_answer_at_once(const struct vampd_exchange *exchange) {
   return MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Expect") ||
-         exchange->answer.status == 413;
+         exchange->answer.status == 413 || exchange->ambiguous;
 }
 
 static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *url,

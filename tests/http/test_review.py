@@ -180,3 +180,33 @@ def test_long_encodings_keep_nobody_waiting(start):
             asker.join()
         took = time.monotonic() - began
         assert answered < max(0.5, took / 4), f"answered after {answered:.2f} s, the encoding took {took:.2f} s"
+
+
+def test_a_page_of_long_parameters_is_short(start):
+    """A thousand bitmaps were read and parsed for one page, and for half a minute nobody else was answered."""
+    params = {"mask": long_mask(90 << 10), "variations": 40}
+    with start("--grace", "0") as daemon:
+        made = {job["id"] for job in daemon.submit(make_wav(1.0), params)}
+        listed, path, pages = [], "/v1/jobs?limit=1000", 0
+        while path:
+            page = daemon.get(path).json()
+            listed += [job["id"] for job in page["jobs"]]
+            path, pages = page.get("next"), pages + 1
+            assert len(page["jobs"]) <= 25
+        assert len(listed) == 40 and set(listed) == made and pages > 1
+
+
+@pytest.mark.parametrize("lengths", ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Content-Length: 4\r\nContent-Length: 5"])
+def test_a_body_of_two_lengths_is_the_last(daemon, lengths):
+    """A proxy may have believed the one and the daemon the other; what followed was taken for a request."""
+    with daemon.socket() as connection:
+        connection.sendall(b"POST /v1/masks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                           + lengths.encode() + b"\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.settimeout(20)
+        answer = b""
+        try:
+            while piece := connection.recv(4096):
+                answer += piece
+        except ConnectionResetError:
+            pass
+        assert answer.startswith(b"HTTP/1.1 400") and b"invalid-body" in answer and answer.count(b"HTTP/1.1") == 1
