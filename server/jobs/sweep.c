@@ -108,6 +108,11 @@ json_t *vampd_sweep_document(const struct vampd_sweep *sweep, struct vampd_house
   if (unfinished > 0) {
     facts = vampd_house_sweep(house, row->id, row->last);
   }
+  /* A job leaves the house a moment after its row says that it is done: it must not count twice. */
+  if (facts.running > unfinished) {
+    facts.progress *= (double)unfinished / facts.running;
+    facts.running = unfinished;
+  }
   json_t *points = brief ? NULL : points_json(sweep, house, &facts.running);
   bool estimated = rate > 0 && facts.remaining > 0;
   double total = finished + unfinished;
