@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,9 +46,13 @@
 #define MAX_RUNNING 256        /* durable jobs on their way at once */
 #define TURNS_AHEAD 2 /* their audio: so many full turns of the device, so that none runs half empty */
 #define DESK_THREADS 2
+#define RENDERER_THREADS 2 /* each holds a result in memory, and that again as what becomes of it */
 #define TICK_MILLISECONDS 1000
 #define RETENTION_SECONDS 60.0
-#define SPARE_SECONDS 300.0 /* a result may be fetched before it is forgotten for want of space */
+#define FILES 128             /* open at once: database, folders, sockets, and what libraries take */
+#define FILES_OF_CONNECTION 2 /* itself, and what it is sent */
+#define FILES_OF_WORKER 8     /* a clip's way through the decoder, a result */
+#define SPARE_SECONDS 300.0   /* a result may be fetched before it is forgotten for want of space */
 
 static void report(struct vampd *daemon) {
   uint64_t one = 1;
@@ -101,6 +106,24 @@ static int open_control(struct vampd *daemon, struct vamp_error *error) {
   return VAMP_OK;
 }
 
+/* The system's usual limit on open files is below what many connections can need, and who finds none left is
+ * no connection but a job. So the limit is raised as far as the administrator allows. */
+static void raise_file_limit(const struct vampd_options *options) {
+  struct rlimit files;
+  rlim_t needed = FILES + (rlim_t)options->max_connections * FILES_OF_CONNECTION +
+                  (rlim_t)options->workers * FILES_OF_WORKER;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= needed) {
+    return;
+  }
+  files.rlim_cur = files.rlim_max < needed ? files.rlim_max : needed;
+  if (setrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur < needed) {
+    vampd_log(
+        "warning: only %llu files may be open, and with --max-connections %d there can be %llu: jobs may "
+        "fail for want of one; allow more, or fewer connections",
+        (unsigned long long)files.rlim_cur, options->max_connections, (unsigned long long)needed);
+  }
+}
+
 /* The flags are well-formed; are they right? */
 static int check_options(const struct vampd_options *options, struct vamp_error *error) {
   struct vamp_model_config config;
@@ -134,6 +157,9 @@ static int start_house(struct vampd *daemon, struct vamp_error *error) {
     status = vampd_work_create(DESK_THREADS, &daemon->desk, error);
   }
   if (status == VAMP_OK) {
+    status = vampd_work_create(RENDERER_THREADS, &daemon->renderers, error);
+  }
+  if (status == VAMP_OK) {
     status = vampd_work_create(1, &daemon->chores, error);
   }
   if (status == VAMP_OK) {
@@ -157,6 +183,7 @@ static int start_runner(struct vampd *daemon, struct vamp_error *error) {
 
 /* What can be wrong before a port is opened. */
 static int prepare(struct vampd *daemon, struct vamp_error *error) {
+  raise_file_limit(&daemon->options);
   int status = vampd_access_create(&daemon->access, error);
   if (status == VAMP_OK) {
     status = vampd_settings_apply(daemon->settings, daemon->access, &daemon->admission, error);
@@ -373,6 +400,7 @@ static void stop(struct vampd *daemon) {
   vampd_device_stop(daemon->device);
   vampd_work_free(daemon->work);
   vampd_work_free(daemon->desk);
+  vampd_work_free(daemon->renderers);
   vampd_work_free(daemon->chores);
   vampd_watch_free(daemon->watch);
   vampd_decoder_stop(daemon->decoder);

@@ -5,6 +5,7 @@
  *   HTTP threads    libmicrohttpd's epoll pool: parse, route, send; never wait for anything
  *   workers         prepare requests, finish results (work.h)
  *   the desk        answers what takes a look into the store, but no work; likewise a pool
+ *   renderers       make what is asked for of a finished job: another format, a picture; a pool again
  *   chores          packs archives, for minutes maybe; a pool of one
  *   device thread   loads the model, runs the batch loop (device.h)
  *   watch           ends connections that are too slow, notices clients that are gone (watch.h)
@@ -43,7 +44,7 @@ struct vampd {
   struct vampd_access *access;
   struct vampd_admission admission;
   struct vampd_watch *watch;
-  struct vampd_work *work, *desk, *chores;
+  struct vampd_work *work, *desk, *renderers, *chores;
   struct vampd_decoder *decoder;
   struct vampd_metrics *metrics;
   struct vampd_store *store;

@@ -138,7 +138,9 @@ void vampd_metrics_job(struct vampd_metrics *metrics, enum vampd_ending ending, 
                        const struct vamp_result *result, int sample_rate) {
   pthread_mutex_lock(&metrics->mutex);
   metrics->jobs[ending]++;
-  observe(&metrics->job, SECONDS, seconds);
+  if (seconds > 0) {
+    observe(&metrics->job, SECONDS, seconds);
+  }
   if (result) {
     observe(&metrics->queued, SECONDS, result->seconds.queued);
     metrics->tokens += (uint64_t)result->codebooks * (uint64_t)result->frames * (uint64_t)result->passes;

@@ -29,7 +29,8 @@ void vampd_metrics_turn(struct vampd_metrics *metrics, int device, const struct 
                         double seconds);
 
 enum vampd_ending { VAMPD_ENDING_DONE, VAMPD_ENDING_FAILED, VAMPD_ENDING_CANCELLED };
-/* A generation ended, durable or not; `result` NULL unless DONE. */
+/* A generation ended, durable or not; `result` NULL unless DONE. `seconds`: from submission; 0 where it was
+ * never submitted, or that is not known, and then it is none of vampd_job_seconds. */
 void vampd_metrics_job(struct vampd_metrics *metrics, enum vampd_ending ending, double seconds,
                        const struct vamp_result *result, int sample_rate);
 

@@ -10,7 +10,7 @@
 #include "server/http/router.h"
 #include "vamp/mask.h"
 
-static json_t *describe_model(const struct vampd *daemon, const struct vampd_device_facts *facts) {
+static json_t *describe_model(const struct vampd_settings *settings, const struct vampd_device_facts *facts) {
   const struct vamp_model_config *model = &facts->model;
   const struct vamp_codec_config *codec = &model->codec;
   json_t *value = json_pack("{s:o, s:o, s:o, s:s, s:o, s:s}", "name", json_string(model->name), "license",
@@ -21,7 +21,7 @@ static json_t *describe_model(const struct vampd *daemon, const struct vampd_dev
       json_pack("{s:i, s:i, s:f, s:i, s:i, s:i, s:i}", "sample_rate", codec->sample_rate, "hop_length",
                 codec->hop_length, "frame_rate", (double)codec->sample_rate / codec->hop_length, "codebooks",
                 codec->n_codebooks, "coarse_codebooks", model->coarse.n_codebooks, "codebook_size",
-                codec->codebook_size, "max_seconds", daemon->options.max_seconds);
+                codec->codebook_size, "max_seconds", settings->options.max_seconds);
   if (!value || !numbers || json_object_update(value, numbers) != 0) {
     json_decref(value);
     value = NULL;
@@ -34,7 +34,7 @@ void vampd_handle_models(struct vampd_exchange *exchange) {
   const struct vampd_device_facts *facts = vampd_device_facts(exchange->daemon->device);
   json_t *models = json_array();
   if (facts) {
-    json_array_append_new(models, describe_model(exchange->daemon, facts));
+    json_array_append_new(models, describe_model(exchange->settings, facts));
   }
   vampd_answer_json(&exchange->answer, 200, json_pack("{s:o}", "models", models));
 }

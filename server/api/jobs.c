@@ -12,10 +12,13 @@
 #include "server/http/router.h"
 #include "server/http/stream.h"
 #include "server/jobs/document.h"
+#include "server/jobs/outlook.h"
 #include "server/jobs/runner.h"
 
 #define DEFAULT_LIMIT 50
 #define MAX_LIMIT 1000
+#define MAX_TEXT                                                                                             \
+  ((size_t)2 << 20) /* of the parameters that are read for a page: a thousand bitmaps take a minute */
 
 void vampd_handle_job(struct vampd_exchange *exchange) {
   struct vampd_store_job job = {0};
@@ -63,6 +66,7 @@ static int read_query(struct vampd_exchange *exchange, struct vampd_store_query 
       .state = which < 5 ? VAMPD_STATE_QUEUED : (enum vampd_state)(VAMPD_STATE_DONE + which - 5),
       .before = before,
       .limit = (int)limit,
+      .text = MAX_TEXT,
   };
   return VAMP_OK;
 }
@@ -87,6 +91,7 @@ void vampd_handle_jobs(struct vampd_exchange *exchange) {
   struct vampd_store_job *jobs = NULL;
   struct vamp_error error = {0};
   const char *state;
+  size_t text = 0;
   int count = 0;
   if (read_query(exchange, &query, &state) != VAMP_OK) {
     vampd_exchange_finish(exchange);
@@ -101,13 +106,14 @@ void vampd_handle_jobs(struct vampd_exchange *exchange) {
   for (int i = 0; i < count; i++) {
     json_t *job = vampd_live_document(daemon, &jobs[i]);
     vampd_job_shorten(job, &jobs[i]);
+    text += vampd_store_job_text(&jobs[i]);
     const char *found = json_string_value(json_object_get(job, "state"));
     if (!state || (found && strcmp(found, state) == 0)) {
       json_array_append(list, job);
     }
     json_decref(job);
   }
-  if (count == query.limit) {
+  if (count == query.limit || text >= query.text) {
     json_object_set_new(document, "next", next_page(exchange, jobs[count - 1].number));
   }
   for (int i = 0; i < count; i++) {

@@ -314,6 +314,22 @@ static void forget(struct vampd_task *task) {
   vampd_exchange_finish(exchange);
 }
 
+/* Whether some of the jobs stand in the store alone: accepted a moment ago, or left by an earlier daemon and
+ * not taken up yet. One that has ended meanwhile is not in the house either, but its row says so. */
+static bool waits_outside(struct vampd *daemon, const struct vampd_sweep *sweep) {
+  bool outside = false;
+  for (int i = 0; i < sweep->count && !outside; i++) {
+    struct vampd_store_job row = {0};
+    const char *id = sweep->jobs[i].id;
+    if (sweep->jobs[i].state == VAMPD_STATE_QUEUED && !vampd_house_has(daemon->house, id) &&
+        vampd_store_job(daemon->store, id, NULL, &row, NULL) == VAMP_OK) {
+      outside = row.state == VAMPD_STATE_QUEUED;
+    }
+    vampd_store_job_free(&row);
+  }
+  return outside;
+}
+
 /* Cancelling must not wait for an archive that is being packed; removing thousands of files may. */
 void vampd_handle_sweep_delete(struct vampd_exchange *exchange) {
   struct vampd *daemon = exchange->daemon;
@@ -326,9 +342,14 @@ void vampd_handle_sweep_delete(struct vampd_exchange *exchange) {
     return;
   }
   if (status == VAMP_OK) {
-    vampd_runner_cancel(daemon->runner, sweep.jobs, sweep.count);
+    int queued = sweep.row.states[VAMPD_STATE_QUEUED];
+    bool all = vampd_runner_cancel(daemon->runner, sweep.jobs, sweep.count) >= queued ||
+               !waits_outside(daemon, &sweep);
     vampd_sweep_free(&sweep);
-    if (read_sweep(exchange, &sweep) == VAMP_OK) {
+    if (!all) {
+      vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_FINISHED, NULL,
+                           "Not all of the sweep has entered the queue yet: ask again in a moment.");
+    } else if (read_sweep(exchange, &sweep) == VAMP_OK) {
       answer_sweep(exchange, 202, &sweep);
     }
   }

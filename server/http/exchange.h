@@ -65,6 +65,7 @@ struct vampd_exchange {
   struct vampd_job *job;       /* under the watch's lock while waiting */
   struct vampd_stream *stream; /* likewise: the answer that is being sent; a reference */
   bool abandoned;              /* likewise: the client hung up, or the daemon is out of patience */
+  bool ambiguous;              /* where its body ends: it is the connection's last */
   bool admitted;               /* has or had a place in the queue: its answer is waited for at the end */
   atomic_bool answered;        /* `answer` is complete and may be sent */
   struct vampd_answer answer;

@@ -120,7 +120,7 @@ static void add_headers(struct MHD_Response *response, const struct vampd_exchan
     MHD_add_response_header(response, "Retry-After", text);
   }
   add_cors(response, exchange);
-  if (vampd_admission_closed(&exchange->daemon->admission)) {
+  if (exchange->ambiguous || vampd_admission_closed(&exchange->daemon->admission)) {
     MHD_add_response_header(response, "Connection", "close");
   }
 }
@@ -138,8 +138,9 @@ static int64_t choose_range(struct vampd_exchange *exchange) {
   }
   /* If-Range: the range only where the tag is still the same; ours never changes, a date is never known. */
   bool same = !fields->if_range || strcmp(fields->if_range, answer->etag) == 0;
+  bool asked = same && strcmp(exchange->method, "GET") == 0; /* RFC 9110, section 14.2 */
   int64_t size = (int64_t)answer->size, first = 0, last = 0;
-  switch (vampd_range_parse(same ? fields->range : NULL, size, &first, &last)) {
+  switch (vampd_range_parse(asked ? fields->range : NULL, size, &first, &last)) {
   case VAMPD_RANGE_WHOLE:
     return 0;
   case VAMPD_RANGE_PART:
@@ -205,7 +206,7 @@ static enum MHD_Result send_answer(struct vampd_exchange *exchange) {
 /* Whether an answer that is known before the body must not wait for it: see exchange.c, "Refusing". */
 static bool must_answer_at_once(const struct vampd_exchange *exchange) {
   return MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Expect") ||
-         exchange->answer.status == 413;
+         exchange->answer.status == 413 || exchange->ambiguous;
 }
 
 static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *url,

@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-#include "server/jobs/live.h"
+#include "server/jobs/outlook.h"
 #include "server/store/store.h"
 #include "vamp/config.h"
 

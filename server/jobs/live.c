@@ -1,4 +1,7 @@
-/* The jobs that are not finished: see live.h. */
+/*
+ * The jobs that are not finished: who enters, whose turn it is, who leaves, and that listeners are told. See
+ * live.h; outlook.c has what can be said of those that wait.
+ */
 #include "server/jobs/live.h"
 
 #include <stdio.h>
@@ -6,32 +9,10 @@
 #include <string.h>
 
 #include "server/access/keys.h"
+#include "server/jobs/house.h"
 #include "server/jobs/job.h"
+#include "server/jobs/outlook.h"
 #include "server/log.h"
-
-#define BUCKETS 4096   /* ids are random: their first three digits are as good as any hash */
-#define LOOK_AHEAD 256 /* jobs of one queue that are looked at for one whose clip is not being encoded */
-
-/* The jobs of one caller. */
-struct vampd_queue {
-  struct vampd_caller *caller;
-  struct vampd_live *first, *last;
-  int waiting, running;
-  double waiting_cost;
-  struct vampd_queue *next;
-};
-
-struct vampd_house {
-  pthread_mutex_t mutex;
-  struct vampd_house_limits limits;
-  struct vampd_live *buckets[BUCKETS];
-  struct vampd_queue *queues; /* as many as there are callers: never removed */
-  struct vampd_live_input *inputs[BUCKETS];
-  struct vampd_live *running; /* taken and not ended */
-  int waiting_count, running_count, preparing_count;
-  int expected; /* that have a place and are not in the queue yet */
-  double running_seconds;
-};
 
 const char *vampd_phase_name(enum vampd_phase phase) {
   static const char *const NAMES[] = {"queued", "preparing", "encoding", "generating", "decoding"};
@@ -60,7 +41,7 @@ void vampd_house_free(struct vampd_house *house) {
   if (!house) {
     return;
   }
-  for (int i = 0; i < BUCKETS; i++) {
+  for (int i = 0; i < VAMPD_HOUSE_BUCKETS; i++) {
     while (house->buckets[i]) {
       struct vampd_live *live = house->buckets[i];
       house->buckets[i] = live->next_same_hash;
@@ -98,7 +79,7 @@ void vampd_house_unlock(struct vampd_house *house) {
 
 static size_t bucket_of(const char *id) {
   char digits[4] = {id[0], id[1], id[2], '\0'};
-  return strtoul(digits, NULL, 16) % BUCKETS;
+  return strtoul(digits, NULL, 16) % VAMPD_HOUSE_BUCKETS;
 }
 
 struct vampd_live *vampd_house_find(struct vampd_house *house, const char *id) {
@@ -240,7 +221,7 @@ static bool may_go(const struct vampd_live *live, double now) {
 /* The oldest of a queue that may go; NULL: none. */
 static struct vampd_live *first_of(const struct vampd_queue *queue, double now) {
   struct vampd_live *live = queue->first;
-  for (int i = 0; live && i < LOOK_AHEAD; i++, live = live->next_in_queue) {
+  for (int i = 0; live && i < VAMPD_HOUSE_LOOK_AHEAD; i++, live = live->next_in_queue) {
     if (may_go(live, now)) {
       return live;
     }
@@ -353,73 +334,6 @@ void vampd_house_leave(struct vampd_live *live, const char *event, json_t *data)
 /* ---- what is told ----------------------------------------------------------------------------------------
  */
 
-/* How many of its own queue are before a job, and their work. Exact near the head; further back, where nobody
- * can tell and the walk would be long, from the order of acceptance. */
-static int ahead_of(const struct vampd_live *live, double *work) {
-  const struct vampd_queue *queue = live->queue;
-  const struct vampd_live *at = queue->first;
-  int ahead = 0;
-  *work = 0;
-  for (; at && at != live && ahead < LOOK_AHEAD; at = at->next_in_queue) {
-    ahead++;
-    *work += at->cost;
-  }
-  if (at == live) {
-    return ahead;
-  }
-  int64_t accepted = live->number - queue->first->number;
-  ahead = accepted > ahead && accepted < queue->waiting ? (int)accepted : queue->waiting - 1;
-  *work = queue->waiting_cost * ahead / queue->waiting;
-  return ahead;
-}
-
-/* Of the jobs that wait, how many go before: those of its own queue, whose work is *work, and of each other
- * queue as many. -1 where it does not wait. */
-static int place_of(const struct vampd_live *live, double *work) {
-  *work = 0;
-  if (live->taken) {
-    return -1;
-  }
-  int ahead = ahead_of(live, work), place = ahead;
-  for (const struct vampd_queue *queue = live->house->queues; queue; queue = queue->next) {
-    if (queue != live->queue) {
-      place += queue->waiting < ahead ? queue->waiting : ahead;
-    }
-  }
-  return place;
-}
-
-/* Jobs in the loop share the device, so one is done when about all that are as far as it are done. Several
- * devices share the others' work, but not its own. `before`: the work of those that wait before it. */
-static double remaining_work(const struct vampd_live *live, double before) {
-  const struct vampd_house *house = live->house;
-  double own = live->cost * (1 - (double)live->progress), others = 0;
-  for (const struct vampd_live *at = house->running; at; at = at->next_running) {
-    double left = at->cost * (1 - (double)at->progress);
-    others += at == live ? 0 : live->taken && left > own ? own : left;
-  }
-  return own + (others + before) / (house->limits.devices > 1 ? house->limits.devices : 1);
-}
-
-json_t *vampd_live_state_json(const struct vampd_live *live, double rate) {
-  json_t *data =
-      json_pack("{s:s, s:f}", "state", vampd_phase_name(live->phase), "progress", (double)live->progress);
-  double before;
-  int place = place_of(live, &before);
-  if (place >= 0) {
-    json_object_set_new(data, "place", json_integer(place));
-  }
-  if (rate > 0) {
-    json_object_set_new(data, "estimate_seconds", json_real(remaining_work(live, before) / rate));
-  }
-  if (live->steps > 0) {
-    json_object_set_new(data, "step", json_integer(live->step));
-    json_object_set_new(data, "steps", json_integer(live->steps));
-    json_object_set_new(data, "committed", json_real((double)live->committed));
-  }
-  return data;
-}
-
 static void tell(struct vampd_live *live, const char *name, double rate) {
   int64_t number = vampd_events_number(&live->events);
   if (vampd_events_heard(&live->events)) {
@@ -449,17 +363,11 @@ void vampd_live_progress(struct vampd_live *live, const struct vamp_event *event
   tell(live, "progress", rate);
 }
 
-bool vampd_house_facts(struct vampd_house *house, const char *id, struct vampd_live_facts *facts) {
+bool vampd_house_has(struct vampd_house *house, const char *id) {
   vampd_house_lock(house);
-  const struct vampd_live *live = vampd_house_find(house, id);
-  if (live) {
-    double before;
-    *facts = (struct vampd_live_facts){.phase = live->phase, .progress = live->progress};
-    facts->place = place_of(live, &before);
-    facts->remaining = remaining_work(live, before);
-  }
+  bool there = vampd_house_find(house, id) != NULL;
   vampd_house_unlock(house);
-  return live != NULL;
+  return there;
 }
 
 enum vampd_phase vampd_house_phase(struct vampd_house *house, const char *id) {
@@ -470,49 +378,11 @@ enum vampd_phase vampd_house_phase(struct vampd_house *house, const char *id) {
   return phase;
 }
 
-struct vampd_sweep_facts vampd_house_sweep(struct vampd_house *house, const char *sweep, const char *last) {
-  struct vampd_sweep_facts facts = {0};
-  const struct vampd_live *slowest = NULL;
-  double left = 0, before;
-  vampd_house_lock(house);
-  for (const struct vampd_live *at = house->running; at; at = at->next_running) {
-    if (at->phase != VAMPD_PHASE_QUEUED && strcmp(at->sweep, sweep) == 0) {
-      double own = at->cost * (1 - (double)at->progress);
-      facts.running++;
-      facts.progress += (double)at->progress;
-      slowest = own >= left ? at : slowest;
-      left = own >= left ? own : left;
-    }
-  }
-  const struct vampd_live *waits = last[0] ? vampd_house_find(house, last) : NULL;
-  if (waits && !waits->taken) {
-    place_of(waits, &before);
-    facts.remaining = remaining_work(waits, before);
-  } else if (slowest) {
-    facts.remaining = remaining_work(slowest, 0);
-  }
-  vampd_house_unlock(house);
-  return facts;
-}
-
 void vampd_house_count(struct vampd_house *house, int *queued, int *running) {
   vampd_house_lock(house);
   *queued = house->waiting_count;
   *running = house->running_count;
   vampd_house_unlock(house);
-}
-
-double vampd_house_work(struct vampd_house *house) {
-  double work = 0;
-  vampd_house_lock(house);
-  for (const struct vampd_live *at = house->running; at; at = at->next_running) {
-    work += at->cost * (1 - (double)at->progress);
-  }
-  for (const struct vampd_queue *queue = house->queues; queue; queue = queue->next) {
-    work += queue->waiting_cost;
-  }
-  vampd_house_unlock(house);
-  return work;
 }
 
 void vampd_house_cancel_running(struct vampd_house *house) {
@@ -527,7 +397,7 @@ void vampd_house_cancel_running(struct vampd_house *house) {
 
 static void each_live(struct vampd_house *house, void (*each)(struct vampd_events *events)) {
   vampd_house_lock(house);
-  for (int i = 0; i < BUCKETS; i++) {
+  for (int i = 0; i < VAMPD_HOUSE_BUCKETS; i++) {
     for (struct vampd_live *live = house->buckets[i]; live; live = live->next_same_hash) {
       each(&live->events);
     }

@@ -123,35 +123,15 @@ void vampd_house_leave(struct vampd_live *live, const char *event, json_t *data)
 /* Notes and tells what has changed. */
 void vampd_live_enter_phase(struct vampd_live *live, enum vampd_phase phase);
 void vampd_live_progress(struct vampd_live *live, const struct vamp_event *event, double rate);
-/* State as an event's data; new reference. */
-json_t *vampd_live_state_json(const struct vampd_live *live, double rate);
 
 /* ---- takes the lock ------------------------------------------------------------------------------------ */
 
-/* What an answer says of a live job. */
-struct vampd_live_facts {
-  enum vampd_phase phase;
-  float progress;
-  int place;        /* jobs that are before it in the queue; -1 where it is not queued */
-  double remaining; /* work of one device until it is done, its own and what goes before it */
-};
-bool vampd_house_facts(struct vampd_house *house, const char *id, struct vampd_live_facts *facts);
+/* Whether it is there: false before it enters and once it is finished. */
+bool vampd_house_has(struct vampd_house *house, const char *id);
 /* The phase alone, for long lists: nobody is counted. QUEUED where it is not in the house. */
 enum vampd_phase vampd_house_phase(struct vampd_house *house, const char *id);
 
-/* What can be said of a sweep without a look at each of its jobs. */
-struct vampd_sweep_facts {
-  int running;
-  double progress;  /* of those, added up */
-  double remaining; /* as above, until its last job is done; 0 where none is in the house */
-};
-/* `last`: of those of its jobs that are not finished the one that was accepted last; "" where there is none.
- */
-struct vampd_sweep_facts vampd_house_sweep(struct vampd_house *house, const char *sweep, const char *last);
-
 void vampd_house_count(struct vampd_house *house, int *queued, int *running);
-/* Work of everything that is in the house. */
-double vampd_house_work(struct vampd_house *house);
 
 /* Cancels what is in the loop. */
 void vampd_house_cancel_running(struct vampd_house *house);

@@ -176,6 +176,14 @@ static int open_file(struct vampd_store *store, const char *id, const char *name
   return opened < 0 ? opened : VAMP_OK;
 }
 
+bool vampd_result_is_kept(struct vampd_store *store, const char *id, const char *name) {
+  int file = vampd_store_open_file(store, VAMPD_FOLDER_JOBS, id, name, NULL, NULL);
+  if (file >= 0) {
+    close(file);
+  }
+  return file >= 0;
+}
+
 /* What cannot be kept can still be sent: a file in memory. */
 static int lend(const char *name, const void *data, size_t bytes, int *file, int64_t *size,
                 struct vamp_error *error) {
@@ -315,10 +323,14 @@ static int read_model(struct vampd_store *store, const struct vampd_store_job *j
   return status;
 }
 
+const char *vampd_result_picture_name(enum vamp_picture_format format) {
+  return format == VAMP_PICTURE_PNG ? "mask.png" : "mask.svg";
+}
+
 int vampd_result_picture(struct vampd_store *store, struct vampd_decoder *decoder,
                          const struct vampd_store_job *job, enum vamp_picture_format format, int *file,
                          int64_t *size, struct vamp_error *error) {
-  const char *name = format == VAMP_PICTURE_PNG ? "mask.png" : "mask.svg";
+  const char *name = vampd_result_picture_name(format);
   if (open_file(store, job->id, name, file, size, NULL) == VAMP_OK) {
     return VAMP_OK;
   }

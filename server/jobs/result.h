@@ -51,6 +51,11 @@ int vampd_result_audio(struct vampd_store *store, const char *id, enum vamp_audi
 /* The name of that file, which also tells two formats apart. */
 const char *vampd_result_audio_name(enum vamp_audio_format format);
 
+/* Whether a finished job has this file by now. */
+bool vampd_result_is_kept(struct vampd_store *store, const char *id, const char *name);
+
+/* "mask.png", "mask.svg". */
+const char *vampd_result_picture_name(enum vamp_picture_format format);
 /* Opens the picture of a finished job; draws it where nobody has asked for it yet, whatever model is loaded.
  */
 int vampd_result_picture(struct vampd_store *store, struct vampd_decoder *decoder,

@@ -14,6 +14,7 @@
 #include "server/http/answer.h"
 #include "server/jobs/document.h"
 #include "server/jobs/job.h"
+#include "server/jobs/outlook.h"
 #include "server/jobs/prepare.h"
 #include "server/jobs/result.h"
 #include "server/log.h"

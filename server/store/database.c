@@ -166,7 +166,9 @@ int vampd_database_fail(struct vampd_database *database, int code, struct vamp_e
     return vamp_fail(error, VAMP_INVALID, "The database of jobs refuses this: %s.", message);
   case SQLITE_CORRUPT:
   case SQLITE_NOTADB:
-    return vamp_fail(error, VAMP_INVALID, "The database of jobs, vampd.db, is damaged: %s.", message);
+    /* Later on VAMP_INVALID would say that what was asked for is not there. */
+    return vamp_fail(error, database->in_use ? VAMP_IO : VAMP_INVALID,
+                     "The database of jobs, vampd.db, is damaged: %s.", message);
   case SQLITE_READONLY:
   case SQLITE_CANTOPEN:
     return vamp_fail(error, VAMP_IO, "The database of jobs, vampd.db, cannot be opened for writing%s%s.",

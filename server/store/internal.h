@@ -61,6 +61,7 @@ struct vampd_database {
   pthread_mutex_t mutex; /* held around every call below but open, close and create */
   sqlite3_stmt *statements[VAMPD_SQL_COUNT];
   int wal_pages; /* in the log after the last commit */
+  bool in_use;   /* the store is open: damage that shows from here on is VAMP_IO */
 };
 
 /* Opens a connection. It prepares nothing: the tables may not be there yet. */

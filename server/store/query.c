@@ -99,6 +99,10 @@ void vampd_store_job_free(struct vampd_store_job *job) {
   job->params = job->outcome = NULL;
 }
 
+size_t vampd_store_job_text(const struct vampd_store_job *job) {
+  return (job->params ? strlen(job->params) : 0) + (job->outcome ? strlen(job->outcome) : 0);
+}
+
 void vampd_store_sweep_free(struct vampd_store_sweep *sweep) {
   free(sweep->grid);
   sweep->grid = NULL;
@@ -172,11 +176,27 @@ int vampd_store_sweep(struct vampd_store *store, const char *id, const char *own
 
 /* ---- many --------------------------------------------------------------------------------------------- */
 
-/* All rows of a statement whose parameters are bound, as a malloc'd array. The mutex is held. */
-static int read_all(struct vampd_store *store, enum vampd_sql sql, read_row *read, void (*release)(void *),
-                    size_t size, void **rows, int *count, struct vamp_error *error) {
+/* What rows become. */
+struct kind {
+  size_t size; /* of the struct */
+  read_row *read;
+  void (*release)(void *);
+  size_t (*text)(const void *); /* bytes of its long texts */
+};
+
+static size_t job_text(const void *job) {
+  return vampd_store_job_text(job);
+}
+
+static const struct kind JOBS = {sizeof(struct vampd_store_job), read_job, free_job, job_text};
+static const struct kind SWEEPS = {sizeof(struct vampd_store_sweep), read_sweep, free_sweep, NULL};
+
+/* All rows of a statement whose parameters are bound, as a malloc'd array; where `most` is not 0, only until
+ * their texts come to as much. The mutex is held. */
+static int read_all(struct vampd_store *store, enum vampd_sql sql, const struct kind *kind, size_t most,
+                    void **rows, int *count, struct vamp_error *error) {
   char *array = NULL;
-  size_t used = 0, capacity = 0;
+  size_t size = kind->size, used = 0, capacity = 0, text = 0;
   int status;
   while ((status = vampd_database_next(&store->reader, sql, error)) == 1) {
     if (used == capacity) {
@@ -189,16 +209,21 @@ static int read_all(struct vampd_store *store, enum vampd_sql sql, read_row *rea
       array = grown;
       capacity = larger;
     }
-    status = read(store->reader.statements[sql], array + used * size, error);
+    status = kind->read(store->reader.statements[sql], array + used * size, error);
     if (status != VAMP_OK) {
       break;
     }
+    text += most > 0 ? kind->text(array + used * size) : 0;
     used++;
+    if (most > 0 && text >= most) {
+      vampd_database_done(&store->reader, sql);
+      break;
+    }
   }
   if (status != VAMP_OK) {
     vampd_database_done(&store->reader, sql);
     for (size_t i = 0; i < used; i++) {
-      release(array + i * size);
+      kind->release(array + i * size);
     }
     free(array);
     return status;
@@ -226,7 +251,7 @@ int vampd_store_list(struct vampd_store *store, const struct vampd_store_query *
                                          (int)query->state, before, query->limit);
   void *rows = NULL;
   if (status == VAMP_OK) {
-    status = read_all(store, sql, read_job, free_job, sizeof **jobs, &rows, count, error);
+    status = read_all(store, sql, &JOBS, query->text, &rows, count, error);
   }
   pthread_mutex_unlock(&reader->mutex);
   if (status == VAMP_OK) {
@@ -248,7 +273,7 @@ int vampd_store_list_sweeps(struct vampd_store *store, const char *owner, int64_
   int status = owner ? vampd_database_bind(reader, sql, error, "tin", owner, before, limit)
                      : vampd_database_bind(reader, sql, error, "in", before, limit);
   if (status == VAMP_OK) {
-    status = read_all(store, sql, read_sweep, free_sweep, sizeof **sweeps, &rows, count, error);
+    status = read_all(store, sql, &SWEEPS, 0, &rows, count, error);
   }
   pthread_mutex_unlock(&reader->mutex);
   if (status == VAMP_OK) {
@@ -269,8 +294,7 @@ int vampd_store_each_unfinished(struct vampd_store *store,
     status = vampd_database_bind(&store->reader, VAMPD_SQL_JOBS_UNFINISHED, error, "in", after,
                                  UNFINISHED_AT_ONCE);
     if (status == VAMP_OK) {
-      status = read_all(store, VAMPD_SQL_JOBS_UNFINISHED, read_job, free_job, sizeof(struct vampd_store_job),
-                        &rows, &count, error);
+      status = read_all(store, VAMPD_SQL_JOBS_UNFINISHED, &JOBS, 0, &rows, &count, error);
     }
     pthread_mutex_unlock(&store->reader.mutex);
     if (status != VAMP_OK) {

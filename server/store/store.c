@@ -191,6 +191,7 @@ int vampd_store_open(const char *folder, const struct vampd_store_limits *limits
     vampd_store_close(opened);
     return status;
   }
+  opened->writer.in_use = opened->reader.in_use = true;
   *store = opened;
   return VAMP_OK;
 }

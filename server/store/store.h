@@ -148,6 +148,9 @@ int vampd_store_sweep(struct vampd_store *store, const char *id, const char *own
 void vampd_store_job_free(struct vampd_store_job *job);       /* fine on a zeroed struct */
 void vampd_store_sweep_free(struct vampd_store_sweep *sweep); /* likewise */
 
+/* Bytes of its params and outcome. */
+size_t vampd_store_job_text(const struct vampd_store_job *job);
+
 struct vampd_store_query {
   const char *owner; /* NULL: any */
   const char *sweep; /* NULL: any */
@@ -155,6 +158,7 @@ struct vampd_store_query {
   enum vampd_state state;
   int64_t before; /* numbers below this; 0: from the newest. Newest first, of a sweep the last point */
   int limit;      /* 1 .. 1000; or, of a sweep, 0: all of it by point, in any state */
+  size_t text;    /* no more once their texts (vampd_store_job_text) come to so much; 0: no bound */
 };
 
 /* *jobs is malloc'd, with *count of them; free each and the array. */

@@ -5,7 +5,7 @@ with different bytes, and the store must never be corrupt.
     kills.py [--kills 200] [--life 2] [--seed 1] [--vampd build/vampd]
 
 Each round starts the daemon, which goes on with what the last one left, sends it new jobs and a sweep now and then,
-fetches, cancels and forgets some, and kills it after a random time: often while it starts, often while it works. What
+fetches, cancels and forgets some of them, and whole sweeps, and kills it after a random time: often while it starts, often while it works. What
 the daemon has promised by an answer is noted here; at the start of every round, and after the last one, it is held to
 it. The order of events is random, the seed is printed; but the instant of a kill is real time, so a run cannot be
 repeated exactly.
@@ -57,15 +57,30 @@ class Ledger:
         self.asked = set()        # a cancellation was accepted
         self.unsure = set()       # a request to cancel or forget had no answer
         self.forgotten = set()
+        self.sweeps, self.sweep_of = {}, {}  # id -> its jobs, and back
+        self.unsure_sweeps, self.forgotten_sweeps = set(), set()
         self.rounds = self.attempts = 0
         self.lock = threading.Lock()
+
+    def accept_sweep(self, identifier, jobs, kind):
+        for job in jobs:
+            self.sweep_of[job] = identifier
+            self.jobs[job] = kind
+        self.sweeps[identifier] = jobs
+
+    def unanswered(self, identifier):
+        """Whether a request that would end or forget this job had no answer yet, or never will."""
+        return identifier in self.unsure or self.sweep_of.get(identifier) in self.unsure_sweeps
+
+    def may_be_gone(self, identifier):
+        return self.unanswered(identifier) or identifier in self.forgotten
 
     def check(self, daemon, identifier):
         """-> whether it is finished. Another client may delete it at this moment, so what was promised before the
         question is held against what may have been allowed until the answer."""
         gone, done, cancelled = (identifier in known for known in (self.forgotten, self.done, self.cancelled))
         answer = daemon.get(f"/v1/jobs/{identifier}")
-        if answer.status == 404 and identifier in self.forgotten | self.unsure:
+        if answer.status == 404 and self.may_be_gone(identifier):
             return True
         assert not gone, f"{identifier} was forgotten and is there again"
         assert answer.status == 200, f"{identifier} is lost: {answer.status} {answer.body}"
@@ -75,11 +90,11 @@ class Ledger:
         assert not cancelled or state == "cancelled", f"{identifier} was cancelled and is {state}"
         assert state != "failed", f"{identifier} failed: {job.get('problem')}"
         if state == "cancelled":
-            assert identifier in self.asked | self.unsure, f"{identifier} was cancelled by nobody"
+            assert identifier in self.asked or self.unanswered(identifier), f"{identifier} was cancelled by nobody"
             self.cancelled.add(identifier)
         elif state == "done":
             audio = daemon.get(f"/v1/jobs/{identifier}/audio")
-            if audio.status == 404 and identifier in self.forgotten | self.unsure:
+            if audio.status == 404 and self.may_be_gone(identifier):
                 return True
             found = digest(audio.body)
             assert audio.status == 200 and found == self.expected[self.jobs[identifier]], f"{identifier} is different"
@@ -99,6 +114,41 @@ class Ledger:
         else:
             assert answer.status == 409, answer.body
         self.unsure.discard(identifier)
+
+    def check_sweep(self, daemon, identifier):
+        """A sweep is there with its jobs, but those forgotten one by one, or it is gone and all of them with it."""
+        with self.lock:  # so that nobody deletes a sweep meanwhile
+            kept = {job for job in self.sweeps[identifier] if job not in self.forgotten | self.unsure}
+            gone = identifier in self.forgotten_sweeps
+            answer = daemon.get(f"/v1/sweeps/{identifier}")
+            if answer.status == 404 and identifier in self.forgotten_sweeps | self.unsure_sweeps:
+                for job in self.sweeps[identifier]:
+                    assert daemon.get(f"/v1/jobs/{job}").status == 404, f"{job} is there without its sweep {identifier}"
+                return
+            assert not gone, f"the sweep {identifier} was forgotten and is there again"
+            assert answer.status == 200, f"the sweep {identifier} is lost: {answer.status} {answer.body}"
+            sweep = answer.json()
+            there = {point["job"] for point in sweep["points"]}
+            kept -= self.forgotten | self.unsure  # what another client has forgotten until the answer
+            assert kept <= there <= set(self.sweeps[identifier]), f"the sweep {identifier} has jobs {there}, not {kept}"
+            assert sum(sweep["states"].values()) == len(there), sweep
+
+    def delete_sweep(self, daemon, identifier):
+        with self.lock:
+            if identifier in self.forgotten_sweeps | self.unsure_sweeps:
+                return
+            self.unsure_sweeps.add(identifier)
+        jobs = self.sweeps[identifier]
+        answer = daemon.request("DELETE", f"/v1/sweeps/{identifier}")
+        if answer.status == 202:
+            self.asked.update(jobs)
+            self.cancelled.update(point["job"] for point in answer.json()["points"] if point["state"] == "cancelled")
+        elif answer.status == 204:
+            self.forgotten.update(jobs)
+            self.forgotten_sweeps.add(identifier)
+        else:
+            assert answer.status == 409, answer.body
+        self.unsure_sweeps.discard(identifier)
 
 
 def requests_of(make_wav):
@@ -130,10 +180,13 @@ def work(daemon, ledger, requests, draw, stop):
                 steps = params["sampling"]["coarse_steps"]
                 answer = daemon.submit_sweep(clip, {**params, "grid": {"sampling.coarse_steps": [steps, steps]}})
                 assert answer.status == 202, answer.body
-                for point in answer.json()["points"]:
-                    ledger.jobs[point["job"]] = kind
-            elif ledger.jobs and choice < 0.85:
+                sweep = answer.json()
+                ledger.accept_sweep(sweep["id"], [point["job"] for point in sweep["points"]], kind)
+            elif ledger.jobs and choice < 0.75:
                 ledger.check(daemon, draw.choice(sorted(ledger.jobs)))
+            elif ledger.sweeps and choice < 0.85:
+                ask = draw.choice([ledger.check_sweep, ledger.delete_sweep])
+                ask(daemon, draw.choice(sorted(ledger.sweeps)[-8:] + sorted(ledger.sweeps)))
             elif ledger.jobs:
                 ledger.delete(daemon, draw.choice(sorted(ledger.jobs)))
             stop.wait(draw.random() * 0.03)
@@ -160,6 +213,8 @@ def run_round(make_daemon, folder, ledger, requests, draw, life):
         daemon.wait()
         for identifier in draw.sample(sorted(ledger.jobs), min(10, len(ledger.jobs))):
             ledger.check(daemon, identifier)
+        for identifier in draw.sample(sorted(ledger.sweeps), min(5, len(ledger.sweeps))):
+            ledger.check_sweep(daemon, identifier)
         threads = [threading.Thread(target=client, args=(draw.random(),)) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -187,9 +242,11 @@ def settle(make_daemon, folder, ledger):
             page = daemon.get(path).json()
             listed |= {job["id"] for job in page["jobs"]}
             path = page.get("next")
-        gone = ledger.forgotten | ledger.unsure
-        assert set(ledger.jobs) - gone <= listed and not listed & ledger.forgotten
-        ledger.attempts = max(daemon.job(identifier)["attempts"] for identifier in set(ledger.jobs) - gone)
+        kept = {identifier for identifier in ledger.jobs if not ledger.may_be_gone(identifier)}
+        assert kept <= listed and not listed & ledger.forgotten
+        ledger.attempts = max(daemon.job(identifier)["attempts"] for identifier in kept)
+        for identifier in ledger.sweeps:
+            ledger.check_sweep(daemon, identifier)
         assert daemon.stop() == 0
     finally:
         if daemon.process.poll() is None:
@@ -210,7 +267,8 @@ def run(make_daemon, make_wav, folder, kills, life, seed, say=lambda text: None)
         ledger.rounds += 1
         if number % 10 == 9:
             say(f"{number + 1} kills, {len(ledger.jobs)} jobs accepted, {len(ledger.done)} seen done, "
-                f"{len(ledger.cancelled)} cancelled, {len(ledger.forgotten)} forgotten")
+                f"{len(ledger.cancelled)} cancelled, {len(ledger.forgotten)} forgotten, of {len(ledger.sweeps)} sweeps "
+                f"{len(ledger.forgotten_sweeps)}")
     settle(make_daemon, folder, ledger)
     check_database(folder)
     return ledger
@@ -239,7 +297,7 @@ def main():
                      lambda text: print(text, flush=True))
     print(f"{ledger.rounds} kills in {time.monotonic() - started:.0f} s: {len(ledger.jobs)} jobs accepted, "
           f"{len(ledger.done)} done with the right bytes, {len(ledger.cancelled)} cancelled, {len(ledger.forgotten)} "
-          f"forgotten, none lost; the most begun one was begun {ledger.attempts} times; the store is sound")
+          f"forgotten, of {len(ledger.sweeps)} sweeps {len(ledger.forgotten_sweeps)}, none lost; the most begun one was begun {ledger.attempts} times; the store is sound")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@
 #include "server/access/keys.h"
 #include "server/http/stream.h"
 #include "server/jobs/live.h"
+#include "server/jobs/outlook.h"
 
 struct place {
   struct vampd_house *house;

@@ -92,6 +92,31 @@ static void test_open_finds_damage_after_a_kill(void **state) {
   refuse_open(fixture->folder, VAMP_INVALID, "damaged");
 }
 
+/* Damage that nobody looked for when the store was opened, for it had been closed well: a job that cannot be
+ * read is not one that was never there. */
+static void test_damage_later_on(void **state) {
+  struct fixture *fixture = *state;
+  char path[PATH_MAX], rubbish[4096];
+  struct vampd_store_job job, found;
+  for (int i = 0; i < 40; i++) {
+    assert_int_equal(accept_one(fixture->store, 0, &job, NULL), VAMP_OK);
+  }
+  vampd_store_close(fixture->store);
+  fixture->store = NULL;
+  fixture->store = open_store(fixture->folder, &NO_LIMITS);
+  path_in(fixture, "vampd.db", path);
+  int file = open(path, O_RDWR);
+  struct stat facts;
+  assert_true(file >= 0 && fstat(file, &facts) == 0);
+  memset(rubbish, 0x55, sizeof rubbish);
+  for (off_t at = sizeof rubbish; at < facts.st_size; at += (off_t)sizeof rubbish) {
+    assert_int_equal(pwrite(file, rubbish, sizeof rubbish, at), sizeof rubbish);
+  }
+  close(file);
+  assert_int_equal(vampd_store_job(fixture->store, job.id, NULL, &found, &fixture->error), VAMP_IO);
+  assert_non_null(strstr(fixture->error.message, "damaged"));
+}
+
 /* ---- accepting ---------------------------------------------------------------------------------------- */
 
 static void check_job(struct vampd_store *store, const struct vampd_store_job *job) {
@@ -326,6 +351,7 @@ int main(void) {
       cmocka_unit_test(test_ids),
       cmocka_unit_test_setup_teardown(test_open_refuses, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_open_finds_damage_after_a_kill, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_damage_later_on, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_accept_is_read_back, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_accept_refuses, set_up, tear_down),
       cmocka_unit_test_setup_teardown(test_begin, set_up, tear_down),
