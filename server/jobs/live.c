@@ -4,6 +4,7 @@
  */
 #include "server/jobs/live.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,6 +154,14 @@ static void unlink_from_queue(struct vampd_live *live) {
   live->house->waiting_count--;
 }
 
+/* Seconds that a job which was begun so often has to wait, see live.h: 1, 2, 4, ... up to 10 minutes. */
+static double patience(int attempts) {
+  if (attempts <= VAMPD_FEW_ATTEMPTS || attempts >= VAMPD_MAX_ATTEMPTS) {
+    return 0;
+  }
+  return fmin(ldexp(1, attempts - VAMPD_FEW_ATTEMPTS - 1), 600);
+}
+
 /* One of them, under the lock. */
 static int enter(struct vampd_house *house, const struct vampd_store_job *job, double cost,
                  struct vampd_caller *caller, struct vamp_error *error) {
@@ -171,6 +180,7 @@ static int enter(struct vampd_house *house, const struct vampd_store_job *job, d
   live->seconds = job->seconds;
   live->cost = cost;
   live->attempts = job->attempts;
+  live->not_before = job->attempts ? vampd_now() + patience(job->attempts) : 0;
   vampd_events_begin(&live->events, job->attempts);
   vampd_events_number(&live->events);
   live->queue = queue;

@@ -12,6 +12,10 @@
  *
  * One clip, many jobs (variations, sweeps): it is encoded once. While the first of them has it encoded the
  * others wait; after that they start from its tokens.
+ *
+ * A job that was begun several times and never ended may be what ends the daemon. It waits a while, twice as
+ * long each time, so that others get their turn in between; that it was only there at the time is as likely,
+ * so it is tried many times before it is given up.
  */
 #ifndef VAMPD_LIVE_H
 #define VAMPD_LIVE_H
@@ -35,6 +39,11 @@ enum vampd_phase {
 
 /* "queued", "preparing", ... */
 const char *vampd_phase_name(enum vampd_phase phase);
+
+/* Of beginnings that came to no end. Each of more than VAMPD_FEW_ATTEMPTS of them doubles the time that a job
+ * waits in the house of the next daemon; a job of VAMPD_MAX_ATTEMPTS is given up. */
+#define VAMPD_FEW_ATTEMPTS 2
+#define VAMPD_MAX_ATTEMPTS 100
 
 struct vampd_house;
 struct vampd_job;

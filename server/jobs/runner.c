@@ -19,10 +19,10 @@
 #include "server/jobs/result.h"
 #include "server/log.h"
 
-#define MAX_ATTEMPTS 1000
-#define MAX_REFUSALS 5     /* times in a row without memory, before a job fails */
-#define MEMORY_SECONDS 5.0 /* until a job for which there was none is tried again */
-#define DISK_SECONDS 15.0  /* likewise, disk */
+#define MAX_REFUSALS 5         /* times in a row without memory, before a job fails */
+#define MAX_DISK_REFUSALS 1000 /* likewise, of the disk: four hours */
+#define MEMORY_SECONDS 5.0     /* until a job for which there was none is tried again */
+#define DISK_SECONDS 15.0      /* likewise, disk */
 #define KEEP_ALIVE_SECONDS 15.0
 #define CANCELLED_AT_ONCE 512 /* by one commit: about half a megabyte of the store's log */
 
@@ -169,7 +169,8 @@ static void end_with_error(struct vampd_runner *runner, struct vampd_live *live,
   } else if (error->status == VAMP_MEMORY && live->refusals < MAX_REFUSALS) {
     vampd_log("job %s waits: %s", live->id, error->message);
     put_back(runner, live, MEMORY_SECONDS, true);
-  } else if (error->status == VAMP_SPACE || (error->status == VAMP_IO && live->refusals < MAX_ATTEMPTS)) {
+  } else if (error->status == VAMP_SPACE ||
+             (error->status == VAMP_IO && live->refusals < MAX_DISK_REFUSALS)) {
     vampd_log("error: job %s waits: %s", live->id, error->message);
     put_back(runner, live, DISK_SECONDS, error->status == VAMP_IO);
   } else {
@@ -301,7 +302,7 @@ static void encoded(const struct vampd_outcome *outcome, void *user) {
  */
 
 /* Notes the attempt; refuses one too many. A job that was put back for want of memory or disk goes on with
- * the attempt it has: they count daemons, because too many mean that the job may be what kills them. */
+ * the attempt it has: they count daemons, because many mean that the job may be what kills them. */
 static int begin(struct vampd_runner *runner, struct vampd_live *live, struct vamp_error *error) {
   vampd_house_lock(runner->parts.house);
   bool cancelled = live->cancelled || runner->abandoned;
@@ -319,7 +320,7 @@ static int begin(struct vampd_runner *runner, struct vampd_live *live, struct va
   live->begun = true;
   vampd_events_begin(&live->events, attempts);
   vampd_house_unlock(runner->parts.house);
-  return attempts <= MAX_ATTEMPTS
+  return attempts <= VAMPD_MAX_ATTEMPTS
              ? VAMP_OK
              : vamp_fail(error, VAMP_INVALID, "The job was begun %d times and never came to an end.",
                          attempts - 1);

@@ -1,8 +1,10 @@
 """What was accepted is done, whatever happens to the daemon meanwhile: kills in every state, a graceful stop, and some
 random kills (kills.py does two hundred)."""
+import contextlib
 import io
 import os
 import signal
+import sqlite3
 import time
 import zipfile
 
@@ -64,6 +66,25 @@ def test_kill_in_each_state(start, tmp_path, long_clip, expected, state):
         assert again["attempts"] == (1 if state == "queued" else 2)
         events = list(Stream(daemon, job["id"]))
         assert events[-1][1] == "done"
+
+
+@pytest.mark.parametrize("attempts, state", [(4, "done"), (100, "failed")])
+def test_who_may_have_ended_the_daemon_waits(start, tmp_path, clip, long_clip, attempts, state):
+    """A job begun again and again came first at every start, up to a thousand times: nobody else got a turn."""
+    daemon = start(data=tmp_path / "data")
+    (job,) = daemon.submit(long_clip, PARAMS)
+    daemon.kill()
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "vampd.db")) as store, store:
+        store.execute("UPDATE jobs SET attempts = ?", (attempts,))
+    began = time.monotonic()
+    with start(data=tmp_path / "data") as daemon:
+        if state == "done":
+            daemon.done(*daemon.submit(clip, {"seed": 2}))
+            waiting = daemon.job(job["id"])
+            assert waiting["state"] == "queued" and waiting["attempts"] == attempts
+        found = daemon.wait_for(job["id"])
+        assert found["state"] == state and found["attempts"] == attempts + 1
+        assert state == "failed" or time.monotonic() - began >= 2
 
 
 def test_events_go_on_after_a_kill(start, tmp_path, long_clip, expected):
