@@ -111,6 +111,9 @@ class Ledger:
             self.asked.add(identifier)
         elif answer.status == 204:
             self.forgotten.add(identifier)
+        elif answer.status == 404:  # it went with its sweep meanwhile
+            sweep = self.sweep_of.get(identifier)
+            assert sweep in self.unsure_sweeps or sweep in self.forgotten_sweeps, f"{identifier} is lost: {answer.body}"
         else:
             assert answer.status == 409, answer.body
         self.unsure.discard(identifier)
