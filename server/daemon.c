@@ -38,6 +38,7 @@
 #include "server/log.h"
 #include "server/notify.h"
 #include "server/store/data_dir.h"
+#include "vamp/model.h"
 
 #define CANCEL_SECONDS 30.0    /* for cancelled jobs to leave: one step of the largest batch */
 #define LINGER_SECONDS 5.0     /* for the last answers to be read */
@@ -76,7 +77,7 @@ static void device_failed(void *user, const struct vamp_error *error) {
 static int start_device(struct vampd *daemon, struct vamp_error *error) {
   const struct vampd_options *options = &daemon->options;
   struct vampd_device_options device = {
-      .model = options->model,
+      .model = daemon->model_folder,
       .device = vampd_options_device(options),
       .loop = {.max_jobs = VAMPD_MAX_QUEUE, .max_frames = MAX_FRAMES, .max_held_frames = MAX_HELD_FRAMES},
       .work = daemon->work,
@@ -125,9 +126,10 @@ static void raise_file_limit(const struct vampd_options *options) {
 }
 
 /* The flags are well-formed; are they right? */
-static int check_options(const struct vampd_options *options, struct vamp_error *error) {
+static int find_model(struct vampd *daemon, struct vamp_error *error) {
   struct vamp_model_config config;
-  return vamp_config_read(options->model, &config, error);
+  int status = vamp_model_find(daemon->options.model, daemon->model_folder, error);
+  return status == VAMP_OK ? vamp_config_read(daemon->model_folder, &config, error) : status;
 }
 
 static struct vampd_store_limits store_limits(const struct vampd_options *options) {
@@ -189,7 +191,7 @@ static int prepare(struct vampd *daemon, struct vamp_error *error) {
     status = vampd_settings_apply(daemon->settings, daemon->access, &daemon->admission, error);
   }
   if (status == VAMP_OK) {
-    status = check_options(&daemon->options, error);
+    status = find_model(daemon, error);
   }
   if (status == VAMP_OK) {
     status = open_control(daemon, error);

@@ -50,7 +50,7 @@ struct vampd {
   struct vampd_store *store;
   struct vampd_house *house;
   struct vampd_runner *runner;
-  char data_dir[PATH_MAX];
+  char model_folder[PATH_MAX], data_dir[PATH_MAX];
   struct vampd_device *device;
   struct MHD_Daemon *http;
   int port;             /* the one that was bound */

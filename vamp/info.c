@@ -13,7 +13,7 @@ static const char *const FILES[] = {"codec.safetensors", "coarse.safetensors", "
 
 /* Bytes of FOLDER/NAME; -1 where there is no such file. */
 static long long file_size(const char *folder, const char *name) {
-  char path[VAMP_PATH_SIZE + 64];
+  char path[PATH_MAX + 64];
   struct stat status;
   snprintf(path, sizeof path, "%s/%s", folder, name);
   return stat(path, &status) == 0 ? (long long)status.st_size : -1;
@@ -79,14 +79,14 @@ static void print_text(const char *folder, const struct vamp_model_config *confi
 }
 
 static int command_info(struct vamp_settings *settings) {
-  char folder[VAMP_PATH_SIZE];
+  char folder[PATH_MAX];
   struct vamp_model_config config = {0};
   struct vamp_session session = {0};
   struct vamp_error error = {0};
   if (settings->argument_count == 1) {
     settings->model = settings->arguments[0];
   }
-  int status = vamp_model_find(settings->model, folder, &error);
+  int status = vamp_settings_model(settings, folder, &error);
   if (status == 0) {
     status = vamp_config_read(folder, &config, &error);
   }

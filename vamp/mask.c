@@ -32,8 +32,8 @@ static int read_config(const struct vamp_settings *settings, struct vamp_model_c
   if (!settings->model) {
     return vamp_config_named("official", config, error);
   }
-  char folder[VAMP_PATH_SIZE];
-  int status = vamp_model_find(settings->model, folder, error);
+  char folder[PATH_MAX];
+  int status = vamp_settings_model(settings, folder, error);
   return status < 0 ? status : vamp_config_read(folder, config, error);
 }
 

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,67 +22,18 @@ double vamp_clock(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Whether base/name (or name where base is empty) holds a model.json; `folder` gets its path if so. */
-static bool try_folder(const char *base, const char *name, char folder[VAMP_PATH_SIZE]) {
-  char path[VAMP_PATH_SIZE], file[VAMP_PATH_SIZE + 16];
-  int length = snprintf(path, sizeof path, "%s%s%s", base, base[0] ? "/" : "", name);
-  if (length < 0 || (size_t)length >= sizeof path) {
-    return false;
+int vamp_settings_model(const struct vamp_settings *settings, char folder[PATH_MAX],
+                        struct vamp_error *error) {
+  const char *preferred = getenv("VAMP_MODEL");
+  if (settings->model) {
+    return vamp_model_find(settings->model, folder, error);
   }
-  snprintf(file, sizeof file, "%s/model.json", path);
-  if (access(file, F_OK) != 0) {
-    return false;
+  if (!preferred || !preferred[0]) {
+    return vamp_model_find("small", folder, error);
   }
-  memcpy(folder, path, (size_t)length + 1);
-  return true;
-}
-
-/* The folder that this program lies in, "." where the system does not say. */
-static void program_folder(char folder[VAMP_PATH_SIZE]) {
-  ssize_t length = readlink("/proc/self/exe", folder, VAMP_PATH_SIZE - 1);
-  if (length <= 0) {
-    snprintf(folder, VAMP_PATH_SIZE, ".");
-    return;
-  }
-  folder[length] = '\0';
-  char *slash = strrchr(folder, '/');
-  if (slash) {
-    *slash = '\0';
-  }
-}
-
-int vamp_model_find(const char *name, char folder[VAMP_PATH_SIZE], struct vamp_error *error) {
-  const char *given = name ? name : getenv("VAMP_MODEL");
-  if (given && given[0] && try_folder("", given, folder)) {
-    return 0;
-  }
-  const char *wanted = given && given[0] ? given : "small";
-  if (strchr(wanted, '/')) {
-    return vamp_fail(error, VAMP_IO, "%s is not a model folder: it has no model.json", wanted);
-  }
-  char program[VAMP_PATH_SIZE - 64], base[VAMP_PATH_SIZE];
-  char whole[VAMP_PATH_SIZE];
-  program_folder(whole);
-  snprintf(program, sizeof program, "%.*s", (int)sizeof program - 1, whole);
-  const char *const places[] = {"models", "../models", "../share/vampd/models"};
-  for (int i = 0; i < 3; i++) {
-    if (i == 0) {
-      snprintf(base, sizeof base, "models");
-    } else {
-      snprintf(base, sizeof base, "%s/%s", program, places[i]);
-    }
-    if (try_folder(base, wanted, folder)) {
-      return 0;
-    }
-  }
-  struct stat there;
-  if (stat(wanted, &there) == 0 && S_ISDIR(there.st_mode)) {
-    return vamp_fail(error, VAMP_IO, "%s is not a model folder: it has no model.json", wanted);
-  }
-  return vamp_fail(error, VAMP_IO,
-                   "found no model '%s' in models/, in %.150s/../models or in %.150s/../share/vampd/models; "
-                   "name a model folder with -m or in $VAMP_MODEL",
-                   wanted, program, program);
+  struct vamp_error why;
+  int status = vamp_model_find(preferred, folder, &why);
+  return status == 0 ? 0 : vamp_fail(error, status, "$VAMP_MODEL: %s", why.message);
 }
 
 /* The precision is "fp32", "tf32", "bf16" or nothing. */
@@ -110,10 +60,10 @@ int vamp_session_open(const struct vamp_settings *settings, const struct vamp_mo
   double started = vamp_clock();
   struct vamp_device_options options = {0};
   struct vamp_device_choice choice;
-  char folder[VAMP_PATH_SIZE] = "";
+  char folder[PATH_MAX] = "";
   int status = parse_device(settings, &options, error);
   if (status == 0 && !random) {
-    status = vamp_model_find(settings->model, folder, error);
+    status = vamp_settings_model(settings, folder, error);
   }
   if (status == 0) {
     status = vamp_device_open(&options, &session->device, &choice, error);

@@ -5,18 +5,17 @@
 #ifndef VAMP_COMMAND_SESSION_H
 #define VAMP_COMMAND_SESSION_H
 
+#include <limits.h>
+
 #include "vamp/array.h"
 #include "vamp/generate.h"
 #include "vamp/options.h"
 
 /* ---- the model ---------------------------------------------------------------------------------------- */
 
-#define VAMP_PATH_SIZE 4096
-
-/* Where the model is: `name` itself where it is a folder with a model.json, else models/NAME below the
- * working folder, beside the folder of this program (build/), or in ../share/vampd below it (installed).
- * NULL: $VAMP_MODEL, else "small". VAMP_IO lists what was tried. */
-int vamp_model_find(const char *name, char folder[VAMP_PATH_SIZE], struct vamp_error *error);
+/* The folder of the model that -m, else $VAMP_MODEL, else "small" names: see vamp_model_find. */
+int vamp_settings_model(const struct vamp_settings *settings, char folder[PATH_MAX],
+                        struct vamp_error *error);
 
 struct vamp_session {
   struct vamp_device *device;

@@ -20,6 +20,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vamp/program.h"
+
 #define PLUGIN_PATH "VAMP_PLUGIN_PATH"
 #define PREFERRED "VAMP_BACKEND"
 
@@ -41,16 +43,6 @@ static bool try_folder(const char *folder, size_t length, const char *file, char
   return length > 0 && length < PATH_MAX && written > 0 && written < PATH_MAX && access(path, R_OK) == 0;
 }
 
-/* The folder that this program lies in; "" where the system does not say. */
-static void program_folder(char folder[PATH_MAX]) {
-  ssize_t length = readlink("/proc/self/exe", folder, PATH_MAX - 1);
-  folder[length > 0 ? length : 0] = '\0';
-  char *slash = strrchr(folder, '/');
-  if (slash) {
-    *slash = '\0';
-  }
-}
-
 static int find_plugin(const struct plugin *plugin, char path[PATH_MAX], struct vamp_error *error) {
   const char *folders = getenv(PLUGIN_PATH);
   while (folders && *folders) {
@@ -61,7 +53,7 @@ static int find_plugin(const struct plugin *plugin, char path[PATH_MAX], struct 
     folders += length + (folders[length] == ':');
   }
   char program[PATH_MAX], library[PATH_MAX];
-  program_folder(program);
+  vamp_program_folder(program);
   int written = snprintf(library, sizeof library, "%.*s/../lib/vampd", PATH_MAX - 32, program);
   if (try_folder(program, strlen(program), plugin->file, path) ||
       try_folder(library, (size_t)written, plugin->file, path)) {

@@ -7,6 +7,7 @@
 #ifndef VAMP_MODEL_H
 #define VAMP_MODEL_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +17,11 @@
 #include "vamp/error.h"
 
 struct vamp_model;
+
+/* Where a model is: `name` itself where it is a folder with a model.json, else, unless it has a slash, NAME
+ * in models/ below the working folder, in ../models beside the program's folder (build/), or in
+ * ../share/vampd/models (installed). VAMP_IO says where was looked. Any thread. */
+int vamp_model_find(const char *name, char folder[PATH_MAX], struct vamp_error *error);
 
 /* Loads and checks a folder. Every tensor's shape is checked against model.json; errors name the file
  * and the tensor. */

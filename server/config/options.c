@@ -30,8 +30,8 @@ const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
      "permit a --host beyond loopback without keys"},
     {"cors-origins", LIST, AT(cors_origins), 0, 0, NULL, true, true, "", "LIST",
      "* of web pages that may use it; commas, or *"},
-    {"model", TEXT, AT(model), 0, 0, NULL, false, false, "models/small", "FOLDER",
-     "model.json and its weights"},
+    {"model", TEXT, AT(model), 0, 0, NULL, false, false, "small", "MODEL",
+     "folder with model.json, or a name in models/"},
     {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|cuda|cuda-emulated|", false, false, "auto", "B",
      "auto: a GPU if there is one; cuda, cpu"},
     {"precision", TEXT, AT(precision), 0, 0, "|auto|fp32|tf32|bf16|", false, false, "auto", "P",
@@ -67,7 +67,7 @@ const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
 
 static const char HELP_TOP[] =
     "vampd: variations of music over HTTP. One daemon, one model.\n"
-    "  vampd --model models/small           then: docs/api.md, or GET /openapi.json\n\n";
+    "  vampd --model small                  then: docs/api.md, or GET /openapi.json\n\n";
 
 static const char HELP_BOTTOM[] =
     "  --config FILE         the same names, one a line: max-queue = 100\n"

@@ -26,7 +26,7 @@ struct vampd_options {
   bool allow_remote;
   const char *keys;         /* * the key file; NULL: none */
   const char *cors_origins; /* * with commas between them; NULL: none */
-  const char *model;        /* folder */
+  const char *model;        /* folder or name, see vamp_model_find */
   const char *backend;      /* as in vamp/device.h */
   const char *precision;    /* "auto", or as in vamp/device.h */
   const char *devices;      /* of the backend, see vampd_options_numbers */

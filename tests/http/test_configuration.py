@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,8 @@ from harness import ENVIRONMENT, ROOT, VAMPD
 SECONDS = 30
 
 
-def vampd(*flags, **variables):
-    return subprocess.run([VAMPD, *map(str, flags)], capture_output=True, text=True, timeout=60, cwd=ROOT,
+def vampd(*flags, program=VAMPD, folder=ROOT, **variables):
+    return subprocess.run([str(program), *map(str, flags)], capture_output=True, text=True, timeout=60, cwd=folder,
                           env={**ENVIRONMENT, **variables})
 
 
@@ -58,6 +59,21 @@ def reload(daemon, expect=" reload "):
 
 
 # ---- before serving --------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_found_by_its_name(model, tmp_path):
+    """From any working folder, as the command line finds it: vampd alone looked for models/small in the current one."""
+    for folder in ("bin", "share/vampd/models", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    program = shutil.copy(VAMPD, tmp_path / "bin" / "vampd")
+    (tmp_path / "share/vampd/models/mine").symlink_to(model)
+    asked = {"program": program, "folder": tmp_path / "elsewhere"}
+    assert checked(vampd("--check-config", "--model", "mine", **asked))["model"] == ("mine", "flag")
+    assert vampd("--check-config", "--model", model, **asked).returncode == 0
+    for name, why in [("other", "found no model 'other'"), ("./mine", "there is none of this path"), (tmp_path, "no model.json"),
+                      ("x" * 5000, "is not a model folder")]:
+        refused = vampd("--check-config", "--model", name, **asked)
+        assert refused.returncode == 2 and why in refused.stderr, refused.stderr
 
 
 def test_check_config(model, tmp_path):

@@ -313,7 +313,7 @@ static void test_reload(void **state) {
   assert_int_equal(now->options.max_seconds, 6);
   assert_int_equal(now->options.port, 81);
   assert_int_equal(now->options.grace, 7);
-  assert_string_equal(now->options.model, "models/small");
+  assert_string_equal(now->options.model, "small");
   assert_int_equal(old->options.max_seconds, 5); /* whoever holds the old one still sees it */
   vampd_settings_release(now);
   vampd_settings_release(old);

@@ -1,0 +1,61 @@
+/*
+ * A model by its name: vamp_model_find of vamp/model.h.
+ *
+ * People say "small", and mean the folder that came with the program. What is a model folder as it stands is
+ * taken first; a name with a slash in it is a path and nothing else, so that a mistyped path is not found
+ * somewhere else.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vamp/model.h"
+#include "vamp/program.h"
+
+#define NAME_SIZE 256 /* of a name; a path is bounded by PATH_MAX */
+
+/* Whether `path` is a model folder; `folder` gets it if so. */
+static bool try_folder(const char *path, char folder[PATH_MAX]) {
+  char file[PATH_MAX + 16];
+  if (strlen(path) >= PATH_MAX) {
+    return false;
+  }
+  snprintf(file, sizeof file, "%s/model.json", path);
+  if (access(file, F_OK) != 0) {
+    return false;
+  }
+  strcpy(folder, path);
+  return true;
+}
+
+int vamp_model_find(const char *name, char folder[PATH_MAX], struct vamp_error *error) {
+  static const char *const BESIDE[] = {"../models", "../share/vampd/models"}; /* build/, PREFIX/bin */
+  char program[PATH_MAX], path[2 * PATH_MAX];
+  struct stat there;
+  if (name[0] && try_folder(name, folder)) {
+    return 0;
+  }
+  if (!strchr(name, '/') && strlen(name) < NAME_SIZE) {
+    snprintf(path, sizeof path, "models/%s", name);
+    bool found = try_folder(path, folder);
+    vamp_program_folder(program);
+    for (int i = 0; i < 2 && !found; i++) {
+      snprintf(path, sizeof path, "%s/%s/%s", program, BESIDE[i], name);
+      found = try_folder(path, folder);
+    }
+    if (found) {
+      return 0;
+    }
+    if (stat(name, &there) != 0 || !S_ISDIR(there.st_mode)) {
+      return vamp_fail(error, VAMP_IO,
+                       "found no model '%s' in models/, in %.150s/%s or in %.150s/%s; give the path of a "
+                       "model folder, the one that has model.json",
+                       name, program, BESIDE[0], program, BESIDE[1]);
+    }
+  }
+  bool folder_there = stat(name, &there) == 0 && S_ISDIR(there.st_mode);
+  return vamp_fail(error, VAMP_IO, "%.300s is not a model folder: %s", name,
+                   folder_there ? "it has no model.json" : "there is none of this path");
+}
