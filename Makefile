@@ -89,6 +89,9 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
 
+# What the assembler takes in, the compiler's list of dependencies does not have.
+$(BUILD)/obj/server/api/page_files.o: $(wildcard clients/web/*.html clients/web/*.css clients/web/*.svg clients/web/*.js) clients/js/vampd.js
+
 $(BUILD)/obj/cpu/simd_%.o: cpu/simd.c
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(CFLAGS) -O3 -ffp-contract=fast -Wno-psabi $(SIMD_FLAGS_$*) -DVAMP_SIMD_SET=$* -MMD -MP -c $< -o $@

@@ -30,6 +30,8 @@ const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT] = {
      "permit a --host beyond loopback without keys"},
     {"cors-origins", LIST, AT(cors_origins), 0, 0, NULL, true, true, "", "LIST",
      "* of web pages that may use it; commas, or *"},
+    {"page", SWITCH, AT(page), 0, 0, NULL, false, true, "yes", "",
+     "* a page for browsers at /; --page=no: none"},
     {"model", TEXT, AT(model), 0, 0, NULL, false, false, "small", "MODEL",
      "folder with model.json, or a name in models/"},
     {"backend", TEXT, AT(backend), 0, 0, "|auto|cpu|cuda|cuda-emulated|", false, false, "auto", "B",

@@ -26,6 +26,7 @@ struct vampd_options {
   bool allow_remote;
   const char *keys;         /* * the key file; NULL: none */
   const char *cors_origins; /* * with commas between them; NULL: none */
+  bool page;                /* * whether there is the page for browsers */
   const char *model;        /* folder or name, see vamp_model_find */
   const char *backend;      /* as in vamp/device.h */
   const char *precision;    /* "auto", or as in vamp/device.h */
@@ -69,7 +70,7 @@ struct vampd_option {
 };
 
 /* All rows, in the order of --help. */
-#define VAMPD_OPTION_COUNT 23
+#define VAMPD_OPTION_COUNT 24
 extern const struct vampd_option VAMPD_OPTIONS[VAMPD_OPTION_COUNT];
 
 /* The number of the row with that name, of `length` bytes; a dash may be an underscore. -1: there is none. */

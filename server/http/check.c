@@ -71,7 +71,8 @@ static void answer_options(struct vampd_exchange *exchange, const char *allowed)
 
 static void find_route(struct vampd_exchange *exchange, const char *method, const char *path) {
   char allowed[64];
-  exchange->route = vampd_router_find(method, path, exchange->target, allowed);
+  bool page = exchange->settings->options.page;
+  exchange->route = vampd_router_find(method, path, page, exchange->target, allowed);
   if (!exchange->route && allowed[0] == '\0') {
     vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_NOT_FOUND, NULL,
                          "Nothing is served under this path; GET /openapi.json lists what is.");

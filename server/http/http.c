@@ -125,17 +125,24 @@ static void add_headers(struct MHD_Response *response, const struct vampd_exchan
   }
 }
 
+/* Whether the client has it already, as If-None-Match says: then the answer is 304 instead. */
+static bool answer_not_modified(struct vampd_exchange *exchange) {
+  struct vampd_answer *answer = &exchange->answer;
+  const char *known = exchange->fields.if_none_match;
+  if (answer->etag[0] == '\0' || !known || !vampd_etag_matches(known, answer->etag)) {
+    return false;
+  }
+  char etag[sizeof answer->etag];
+  memcpy(etag, answer->etag, sizeof etag);
+  vampd_answer_bytes(answer, 304, answer->media_type, NULL, 0);
+  memcpy(answer->etag, etag, sizeof etag);
+  return true;
+}
+
 /* What of a file is asked for: sets the answer's status and headers, and returns where it begins. */
 static int64_t choose_range(struct vampd_exchange *exchange) {
   struct vampd_answer *answer = &exchange->answer;
   const struct vampd_fields *fields = &exchange->fields;
-  if (fields->if_none_match && vampd_etag_matches(fields->if_none_match, answer->etag)) {
-    char etag[sizeof answer->etag];
-    memcpy(etag, answer->etag, sizeof etag);
-    vampd_answer_bytes(answer, 304, answer->media_type, NULL, 0);
-    memcpy(answer->etag, etag, sizeof etag);
-    return 0;
-  }
   /* If-Range: the range only where the tag is still the same; ours never changes, a date is never known. */
   bool same = !fields->if_range || strcmp(fields->if_range, answer->etag) == 0;
   bool asked = same && strcmp(exchange->method, "GET") == 0; /* RFC 9110, section 14.2 */
@@ -160,7 +167,7 @@ static int64_t choose_range(struct vampd_exchange *exchange) {
 
 static struct MHD_Response *make_response(struct vampd_exchange *exchange) {
   struct vampd_answer *answer = &exchange->answer;
-  int64_t offset = answer->is_file ? choose_range(exchange) : 0;
+  int64_t offset = !answer_not_modified(exchange) && answer->is_file ? choose_range(exchange) : 0;
   if (answer->is_file) {
     struct MHD_Response *response =
         MHD_create_response_from_fd_at_offset64(answer->size, answer->file, (uint64_t)offset);

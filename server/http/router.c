@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/api/page.h"
+
 static const char *const VAMP_OFFERS[] = {"audio/wav",        "audio/flac",      "audio/ogg",
                                           "application/json", "multipart/mixed", NULL};
 static const char *const MASK_OFFERS[] = {"application/json", "image/png", "image/svg+xml", NULL};
@@ -49,12 +51,18 @@ static const struct vampd_route ROUTES[] = {
     {"GET", "/healthz", vampd_handle_health, QUICK, true, NULL, NULL},
     {"GET", "/readyz", vampd_handle_ready, QUICK, true, NULL, NULL},
     {"GET", "/openapi.json", vampd_handle_openapi, QUICK, true, NULL, NULL},
+    {"GET", "/", vampd_handle_page, QUICK, true, NULL, NULL},
+    {"GET", "/web/{name}", vampd_handle_page, QUICK, true, NULL, NULL},
 };
 
 /* Whether a path is of this form; `id` gets what stands for {id}. */
 static bool path_matches(const char *form, const char *path, char id[VAMPD_ID_SIZE]) {
-  const char *hole = strstr(form, "{id}");
+  const char *hole = strstr(form, "{id}"), *name = strstr(form, "{name}");
   id[0] = '\0';
+  if (name) {
+    size_t before = (size_t)(name - form);
+    return strncmp(form, path, before) == 0 && path[before] != '\0' && vampd_page_find(path + before);
+  }
   if (!hole) {
     return strcmp(form, path) == 0;
   }
@@ -72,13 +80,13 @@ static bool path_matches(const char *form, const char *path, char id[VAMPD_ID_SI
   return true;
 }
 
-const struct vampd_route *vampd_router_find(const char *method, const char *path, char id[VAMPD_ID_SIZE],
-                                            char allowed[64]) {
+const struct vampd_route *vampd_router_find(const char *method, const char *path, bool page,
+                                            char id[VAMPD_ID_SIZE], char allowed[64]) {
   const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
   size_t used = 0;
   allowed[0] = '\0';
   for (size_t i = 0; i < sizeof ROUTES / sizeof ROUTES[0]; i++) {
-    if (!path_matches(ROUTES[i].path, path, id)) {
+    if ((!page && ROUTES[i].handle == vampd_handle_page) || !path_matches(ROUTES[i].path, path, id)) {
       continue;
     }
     if (strcmp(ROUTES[i].method, wanted) == 0) {

@@ -2,7 +2,7 @@
  * The table of what is served: proto/openapi.yaml, as code.
  *
  * A path may have one "{id}", which stands for an id as the store makes them; any other text there is a path
- * that does not exist.
+ * that does not exist. Likewise "{name}", which stands for the name of a file of the page (api/page.h).
  */
 #ifndef VAMPD_ROUTER_H
 #define VAMPD_ROUTER_H
@@ -30,9 +30,10 @@ struct vampd_route {
 };
 
 /* The route, or NULL; then `allowed` lists the methods that the path does answer to ("GET, HEAD"), and is
- * empty where there is no such path. HEAD is GET without the body. `id` gets what stands for {id}, or "". */
-const struct vampd_route *vampd_router_find(const char *method, const char *path, char id[VAMPD_ID_SIZE],
-                                            char allowed[64]);
+ * empty where there is no such path. HEAD is GET without the body. `id` gets what stands for {id}, or "".
+ * Without `page` the paths of the page do not exist. */
+const struct vampd_route *vampd_router_find(const char *method, const char *path, bool page,
+                                            char id[VAMPD_ID_SIZE], char allowed[64]);
 
 /* ---- the handlers -------------------------------------------------------------------------------------- */
 
@@ -66,5 +67,7 @@ void vampd_handle_health(struct vampd_exchange *exchange);
 void vampd_handle_ready(struct vampd_exchange *exchange);
 void vampd_handle_metrics(struct vampd_exchange *exchange);
 void vampd_handle_openapi(struct vampd_exchange *exchange);
+
+void vampd_handle_page(struct vampd_exchange *exchange); /* api/page.c */
 
 #endif

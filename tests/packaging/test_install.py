@@ -83,7 +83,7 @@ def test_installed_configuration(installed):
     for name, value in shown.items():
         assert rows[name][0] in (value, ""), name
     # And the marks for what a reload changes are those of --help.
-    live = {name for name in rows if re.search(rf"^  --{name} +\S+ +\* ", vampd(folder, "--help").stdout, re.M)}
+    live = {name for name in rows if re.search(rf"^  --{name} +(?:\S+ +)?\* ", vampd(folder, "--help").stdout, re.M)}
     marked, mark = set(), False
     for line in config.read_text().splitlines():
         option = re.match(r";?([a-z-]+) = ", line)

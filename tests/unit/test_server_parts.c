@@ -275,16 +275,36 @@ static void test_negotiate(void **state) {
 static void test_router(void **state) {
   (void)state;
   char id[VAMPD_ID_SIZE], allowed[64];
-  assert_non_null(vampd_router_find("POST", "/v1/vamp", id, allowed));
+  assert_non_null(vampd_router_find("POST", "/v1/vamp", true, id, allowed));
   assert_string_equal(id, "");
-  assert_ptr_equal(vampd_router_find("HEAD", "/healthz", id, allowed),
-                   vampd_router_find("GET", "/healthz", id, allowed));
-  assert_null(vampd_router_find("GET", "/v1/vamp", id, allowed));
+  assert_ptr_equal(vampd_router_find("HEAD", "/healthz", true, id, allowed),
+                   vampd_router_find("GET", "/healthz", true, id, allowed));
+  assert_null(vampd_router_find("GET", "/v1/vamp", true, id, allowed));
   assert_string_equal(allowed, "POST");
-  assert_null(vampd_router_find("DELETE", "/healthz", id, allowed));
+  assert_null(vampd_router_find("DELETE", "/healthz", true, id, allowed));
   assert_string_equal(allowed, "GET, HEAD");
-  assert_null(vampd_router_find("GET", "/v1/vamp/", id, allowed));
+  assert_null(vampd_router_find("GET", "/v1/vamp/", true, id, allowed));
   assert_string_equal(allowed, "");
+}
+
+static void test_router_page(void **state) {
+  (void)state;
+  static const char *const PATHS[] = {"/", "/web/page.js", "/web/vampd.js", "/web/style.css"};
+  static const char *const OTHERS[] = {"/web/", "/web", "/web/page.jsx", "/web/{name}", "//", ""};
+  char id[VAMPD_ID_SIZE], allowed[64];
+  for (size_t i = 0; i < sizeof PATHS / sizeof PATHS[0]; i++) {
+    const struct vampd_route *route = vampd_router_find("GET", PATHS[i], true, id, allowed);
+    assert_true(route && route->open);
+    assert_string_equal(id, "");
+    assert_null(vampd_router_find("POST", PATHS[i], true, id, allowed));
+    assert_string_equal(allowed, "GET, HEAD");
+    assert_null(vampd_router_find("GET", PATHS[i], false, id, allowed));
+    assert_string_equal(allowed, "");
+  }
+  for (size_t i = 0; i < sizeof OTHERS / sizeof OTHERS[0]; i++) {
+    assert_null(vampd_router_find("GET", OTHERS[i], true, id, allowed));
+    assert_string_equal(allowed, "");
+  }
 }
 
 #define ID "0123456789abcdef01234567"
@@ -309,21 +329,21 @@ static void test_router_ids(void **state) {
   };
   char id[VAMPD_ID_SIZE], allowed[64];
   for (size_t i = 0; i < sizeof PATHS / sizeof PATHS[0]; i++) {
-    assert_null(vampd_router_find("GET", PATHS[i], id, allowed));
+    assert_null(vampd_router_find("GET", PATHS[i], true, id, allowed));
     assert_string_equal(allowed, "");
     assert_string_equal(id, "");
   }
-  const struct vampd_route *route = vampd_router_find("GET", "/v1/jobs/" ID, id, allowed);
+  const struct vampd_route *route = vampd_router_find("GET", "/v1/jobs/" ID, true, id, allowed);
   assert_string_equal(route->path, "/v1/jobs/{id}");
   assert_string_equal(id, ID);
-  route = vampd_router_find("DELETE", "/v1/jobs/" ID, id, allowed);
+  route = vampd_router_find("DELETE", "/v1/jobs/" ID, true, id, allowed);
   assert_string_equal(route->method, "DELETE");
-  route = vampd_router_find("GET", "/v1/jobs/" ID "/mask.png", id, allowed);
+  route = vampd_router_find("GET", "/v1/jobs/" ID "/mask.png", true, id, allowed);
   assert_string_equal(route->path, "/v1/jobs/{id}/mask.png");
   assert_string_equal(id, ID);
-  route = vampd_router_find("GET", "/v1/sweeps/" ID "/archive.zip", id, allowed);
+  route = vampd_router_find("GET", "/v1/sweeps/" ID "/archive.zip", true, id, allowed);
   assert_string_equal(route->path, "/v1/sweeps/{id}/archive.zip");
-  assert_null(vampd_router_find("PUT", "/v1/jobs/" ID, id, allowed));
+  assert_null(vampd_router_find("PUT", "/v1/jobs/" ID, true, id, allowed));
   assert_string_equal(allowed, "GET, HEAD, DELETE");
   assert_string_equal(id, "");
 }
@@ -365,6 +385,7 @@ int main(void) {
       cmocka_unit_test(test_multipart_refuses_broken_framing),
       cmocka_unit_test(test_negotiate),
       cmocka_unit_test(test_router),
+      cmocka_unit_test(test_router_page),
       cmocka_unit_test(test_router_ids),
       cmocka_unit_test(test_problems),
   };
