@@ -1,5 +1,6 @@
 """GET /metrics: what Prometheus reads, and that the numbers are those of what was done."""
 import re
+import time
 
 import pytest
 
@@ -43,6 +44,17 @@ def total(values, name, **labels):
                if found == name and all(pair in have for pair in labels.items()))
 
 
+def scrape_until(daemon, enough):
+    """A request is counted when its answer has gone out, which may be after the client has read it."""
+    deadline = time.monotonic() + 10
+    while True:
+        _, values = scrape(daemon)
+        if enough(values):
+            return values
+        assert time.monotonic() < deadline, values
+        time.sleep(0.01)
+
+
 def test_families(daemon):
     types, _ = scrape(daemon)
     assert {name: types.get(name) for name in FAMILIES} == FAMILIES
@@ -69,7 +81,12 @@ def test_what_is_done_is_counted(daemon, clip):
     daemon.done(*daemon.submit(clip, {"seed": 1, "variations": 3}))
     assert daemon.vamp(clip, {"mask": {"mask_ratio": 2}}).status == 400
     daemon.get("/v1/jobs/0123456789abcdef01234567")
-    _, after = scrape(daemon)
+    requests = [("/v1/jobs", "202"), ("/v1/vamp", "400"), ("/v1/jobs/{id}", "404")]
+
+    def all_counted(values):
+        return all(total(values, "vampd_requests_total", route=route, status=status)
+                   > total(before, "vampd_requests_total", route=route, status=status) for route, status in requests)
+    after = scrape_until(daemon, all_counted)
 
     def grown(name, **labels):
         return total(after, name, **labels) - total(before, name, **labels)
@@ -91,7 +108,6 @@ def test_labels_come_from_the_table_not_from_outside(daemon):
     for number in range(20):
         daemon.get(f"/scan/{number}")
         daemon.request(f"SCAN{number}", "/healthz")
-    _, values = scrape(daemon)
+    values = scrape_until(daemon, lambda values: total(values, "vampd_requests_total", status="404") >= 20)
     routes = {dict(labels).get("route", "") for _, labels in values}
     assert not any("scan" in route for route in routes)
-    assert total(values, "vampd_requests_total", status="404") >= 20
