@@ -90,7 +90,8 @@ $(BUILD)/obj/%.o: %.c
 	$(call say,CC)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
 
 # What the assembler takes in, the compiler's list of dependencies does not have.
-$(BUILD)/obj/server/api/page_files.o: $(wildcard clients/web/*.html clients/web/*.css clients/web/*.svg clients/web/*.js) clients/js/vampd.js
+$(BUILD)/obj/server/api/page_files.o: $(wildcard clients/web/*.html clients/web/*.css clients/web/*.svg clients/web/*.js) \
+  clients/js/vampd.js models/small/demo.flac
 
 $(BUILD)/obj/cpu/simd_%.o: cpu/simd.c
 	@mkdir -p $(@D)

@@ -1,5 +1,5 @@
 /*
- * The clip: chosen, dropped, recorded, or a variation that becomes the input of the next. It is decoded here to be
+ * The clip: chosen, dropped, recorded, the example, or a variation that becomes the input of the next. It is decoded here to be
  * drawn and measured; what is sent is the file itself, or a WAV of it where the daemon could not read the file.
  */
 import {byId} from "./dom.js";
@@ -27,6 +27,15 @@ async function open(file, rate) {
     clip.file = new File([wavOf(channels, sound.sampleRate)], clip.name, {type: "audio/wav"});
   }
   return clip;
+}
+
+/** The eight seconds that are served with the page. */
+async function example() {
+  const answer = await fetch("/web/demo.flac");
+  if (!answer.ok) {
+    throw new Error(`the daemon answers ${answer.status}`);
+  }
+  return new File([await answer.blob()], "demo.flac", {type: "audio/flac"});
 }
 
 /* A button that records, and again that stops. */
@@ -85,6 +94,9 @@ export function makeClip(rate, changed) {
       }
     });
   }
+  byId("example").addEventListener("click", () => example().then(use).catch((error) => {
+    name.textContent = `The example cannot be had: ${error.message}`;
+  }));
   makeRecorder(byId("record"), use, (error) => (name.textContent = `There is no recording: ${error.message}`));
   return {use};
 }

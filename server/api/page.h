@@ -1,5 +1,6 @@
 /*
- * The page for browsers: clients/web, and the JavaScript client that it uses, inside the binary.
+ * The page for browsers: clients/web, the JavaScript client that it uses, and a clip to begin with, inside
+ * the binary.
  *
  * Immutable; any thread.
  */

@@ -24,6 +24,7 @@ FILE_BYTES(vampd_page_index, "clients/web/index.html");
 FILE_BYTES(vampd_page_style, "clients/web/style.css");
 FILE_BYTES(vampd_page_icon, "clients/web/icon.svg");
 FILE_BYTES(vampd_page_client, "clients/js/vampd.js");
+FILE_BYTES(vampd_page_example, "models/small/demo.flac");
 FILE_BYTES(vampd_page_page, "clients/web/page.js");
 FILE_BYTES(vampd_page_connection, "clients/web/connection.js");
 FILE_BYTES(vampd_page_settings, "clients/web/settings.js");
@@ -49,6 +50,7 @@ static const struct vampd_page_file FILES[] = {
     {"style.css", CSS, vampd_page_style, vampd_page_style_end},
     {"icon.svg", "image/svg+xml", vampd_page_icon, vampd_page_icon_end},
     {"vampd.js", SCRIPT, vampd_page_client, vampd_page_client_end},
+    {"demo.flac", "audio/flac", vampd_page_example, vampd_page_example_end},
     {"page.js", SCRIPT, vampd_page_page, vampd_page_page_end},
     {"connection.js", SCRIPT, vampd_page_connection, vampd_page_connection_end},
     {"settings.js", SCRIPT, vampd_page_settings, vampd_page_settings_end},

@@ -245,7 +245,8 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
   return send_answer(exchange);
 }
 
-static void log_message(void *context, const char *format, va_list arguments) {
+__attribute__((format(printf, 2, 0))) static void log_message(void *context, const char *format,
+                                                              va_list arguments) {
   (void)context;
   char message[512];
   vsnprintf(message, sizeof message, format, arguments);
