@@ -202,21 +202,11 @@ __global__ void __launch_bounds__(ACTIVATE_THREADS)
     factor[i] = alpha && c + i < channels ? alpha[c + i] : 0;
     inverse[i] = conv_inverse(factor[i]);
   }
-  bool whole = channels % 4 == 0 && c < channels;
 #pragma unroll
   for (int r = 0; r < ACTIVATE_ROWS; r++) {
     if (row < rows) {
-      const float *from = in + row * channels + c;
-      float x[4] = {0, 0, 0, 0};
-      if (whole) {
-        float4 four = *(const float4 *)from;
-        x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
-      } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          x[i] = c + i < channels ? from[i] : 0;
-        }
-      }
+      float x[4];
+      conv_read_four(in + row * channels + c, c, channels, x);
       if (alpha) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {

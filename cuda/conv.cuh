@@ -31,6 +31,19 @@ static __device__ __forceinline__ float conv_inverse(float alpha) {
   return 1.0f / (alpha + 1e-9f);
 }
 
+/* Four channels of a row from channel c on, of which `from` is the first; 0 beyond the last. */
+static __device__ __forceinline__ void conv_read_four(const float *from, int c, int channels, float x[4]) {
+  if (channels % 4 == 0 && c < channels) {
+    float4 four = *(const float4 *)from;
+    x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      x[i] = c + i < channels ? from[i] : 0;
+    }
+  }
+}
+
 static __device__ __forceinline__ bool conv_holds(const struct conv_sequence &sequence, int64_t next,
                                                   int64_t tile) {
   return sequence.tile <= tile && tile < next;

@@ -172,16 +172,7 @@ static __device__ __forceinline__ void unit_load(const struct unit_job &job,
   for (; row < count; row += beside) {
     float x[4] = {0, 0, 0, 0};
     if (above + row >= 0 && above + row < sequence.in_rows && c < channels) {
-      const float *from = signal + (above + row) * channels;
-      if (channels % 4 == 0) {
-        float4 four = *(const float4 *)from;
-        x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
-      } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          x[i] = c + i < channels ? from[i] : 0;
-        }
-      }
+      conv_read_four(signal + (above + row) * channels, c, channels, x);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
