@@ -89,9 +89,10 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
 
-# What the assembler takes in, the compiler's list of dependencies does not have.
+# What the assembler takes in (server/embed.h), the compiler's list of dependencies does not have.
 $(BUILD)/obj/server/api/page_files.o: $(wildcard clients/web/*.html clients/web/*.css clients/web/*.svg clients/web/*.js) \
   clients/js/vampd.js models/small/demo.flac
+$(BUILD)/obj/server/api/facts.o: proto/openapi.json
 
 $(BUILD)/obj/cpu/simd_%.o: cpu/simd.c
 	@mkdir -p $(@D)

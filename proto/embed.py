@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes proto/openapi.yaml as JSON into server/api/openapi_document.c. Run it after changing the contract:
+"""Writes proto/openapi.yaml as JSON into proto/openapi.json, which goes into the binary. Run it after changing the contract:
 
     python3 proto/embed.py           (needs python3-yaml; building vampd does not)
-    python3 proto/embed.py --check   exits 1 where the C file is out of date
+    python3 proto/embed.py --check   exits 1 where the JSON is out of date
 
-YAML's anchors and merge keys are resolved on the way. Lines are short because ISO C bounds the length of a literal.
+YAML's anchors and merge keys are resolved on the way. Each operation and each component is a line, so that a change
+shows where it is.
 """
 import json
 import os
@@ -14,32 +15,24 @@ import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 YAML = os.path.join(HERE, "openapi.yaml")
-TARGET = os.path.join(HERE, "..", "server", "api", "openapi_document.c")
-WIDTH = 100
-HEAD = """/* proto/openapi.yaml as JSON: written by proto/embed.py, not by hand. See openapi_document.h. */
-#include "server/api/openapi_document.h"
-
-#include <stddef.h>
-
-/* clang-format off */
-const char *const vampd_openapi_document[] = {
-"""
+TARGET = os.path.join(HERE, "openapi.json")
+LEVELS = 3
 
 
-def render():
-    with open(YAML, encoding="utf-8") as file:
-        text = json.dumps(yaml.safe_load(file), separators=(",", ":"), ensure_ascii=True)
-    lines = [text[i:i + WIDTH] for i in range(0, len(text), WIDTH)]
-    escaped = ('  "' + line.replace("\\", "\\\\").replace('"', '\\"') + '",\n' for line in lines)
-    return HEAD + "".join(escaped) + "  NULL,\n};\n"
+def layout(value, levels):
+    if not levels or not isinstance(value, dict):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    members = (f"{json.dumps(name)}:{layout(member, levels - 1)}" for name, member in value.items())
+    return "{\n" + ",\n".join(members) + "\n}"
 
 
 def main():
-    rendered = render()
+    with open(YAML, encoding="utf-8") as file:
+        rendered = layout(yaml.safe_load(file), LEVELS) + "\n"
     if sys.argv[1:] == ["--check"]:
         with open(TARGET, encoding="utf-8") as file:
             if file.read() != rendered:
-                sys.exit("server/api/openapi_document.c is out of date: run proto/embed.py")
+                sys.exit("proto/openapi.json is out of date: run proto/embed.py")
         return
     with open(TARGET, "w", encoding="utf-8") as file:
         file.write(rendered)

@@ -5,8 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static void fill(struct vamp_error *error, int status, const char *field, const char *format,
-                 va_list arguments) {
+__attribute__((format(printf, 4, 0))) static void
+fill(struct vamp_error *error, int status, const char *field, const char *format, va_list arguments) {
   if (!error) {
     return;
   }

@@ -1,10 +1,7 @@
 /*
  * What the daemon can say without working: models, presets, health, the contract. On an HTTP thread.
  */
-#include <stdlib.h>
-#include <string.h>
-
-#include "server/api/openapi_document.h"
+#include "server/embed.h"
 #include "server/http/exchange.h"
 #include "server/http/http.h"
 #include "server/http/router.h"
@@ -81,19 +78,10 @@ void vampd_handle_metrics(struct vampd_exchange *exchange) {
   vampd_exchange_finish(exchange);
 }
 
+VAMPD_EMBED(vampd_openapi, "proto/openapi.json");
+
 void vampd_handle_openapi(struct vampd_exchange *exchange) {
-  size_t size = 0;
-  for (size_t i = 0; vampd_openapi_document[i]; i++) {
-    size += strlen(vampd_openapi_document[i]);
-  }
-  char *text = malloc(size + 1);
-  if (!text) {
-    vampd_answer_json(&exchange->answer, 200, NULL);
-    return;
-  }
-  char *end = text;
-  for (size_t i = 0; vampd_openapi_document[i]; i++) {
-    end = stpcpy(end, vampd_openapi_document[i]);
-  }
-  vampd_answer_bytes(&exchange->answer, 200, "application/json", text, size);
+  vampd_answer_bytes(&exchange->answer, 200, "application/json", (void *)vampd_openapi,
+                     (size_t)(vampd_openapi_end - vampd_openapi));
+  exchange->answer.borrowed = true;
 }

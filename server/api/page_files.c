@@ -1,45 +1,31 @@
 /*
  * The bytes of the page: see page.h.
- *
- * The assembler takes them from the files themselves (.incbin), so nothing generated stands in the tree or in
- * a build folder, and every compiler and sanitizer that can build the rest can build this. Paths begin at the
- * root of the tree, where make runs. Compilers do not see what the assembler reads: the Makefile names the
- * files as dependencies of this one. C23's #embed will be the better way once compilers have it.
  */
 #include <string.h>
 
 #include "server/api/page.h"
+#include "server/embed.h"
 
-/* Symbols NAME and NAME_end around a file's bytes, in read-only data. */
-#define FILE_BYTES(symbol, path)                                                                             \
-  __asm__(".pushsection .rodata\n"                                                                           \
-          ".hidden " #symbol ", " #symbol "_end\n"                                                           \
-          ".global " #symbol ", " #symbol "_end\n" #symbol ":\n"                                             \
-          ".incbin \"" path "\"\n" #symbol "_end:\n"                                                         \
-          ".byte 0\n"                                                                                        \
-          ".popsection\n");                                                                                  \
-  extern const unsigned char symbol[], symbol##_end[]
-
-FILE_BYTES(vampd_page_index, "clients/web/index.html");
-FILE_BYTES(vampd_page_style, "clients/web/style.css");
-FILE_BYTES(vampd_page_icon, "clients/web/icon.svg");
-FILE_BYTES(vampd_page_client, "clients/js/vampd.js");
-FILE_BYTES(vampd_page_example, "models/small/demo.flac");
-FILE_BYTES(vampd_page_page, "clients/web/page.js");
-FILE_BYTES(vampd_page_connection, "clients/web/connection.js");
-FILE_BYTES(vampd_page_settings, "clients/web/settings.js");
-FILE_BYTES(vampd_page_dom, "clients/web/dom.js");
-FILE_BYTES(vampd_page_fields, "clients/web/fields.js");
-FILE_BYTES(vampd_page_state, "clients/web/state.js");
-FILE_BYTES(vampd_page_controls, "clients/web/controls.js");
-FILE_BYTES(vampd_page_sound, "clients/web/sound.js");
-FILE_BYTES(vampd_page_clip, "clients/web/clip.js");
-FILE_BYTES(vampd_page_maskshape, "clients/web/maskshape.js");
-FILE_BYTES(vampd_page_maskview, "clients/web/maskview.js");
-FILE_BYTES(vampd_page_preview, "clients/web/preview.js");
-FILE_BYTES(vampd_page_joblist, "clients/web/joblist.js");
-FILE_BYTES(vampd_page_jobs, "clients/web/jobs.js");
-FILE_BYTES(vampd_page_results, "clients/web/results.js");
+VAMPD_EMBED(vampd_page_index, "clients/web/index.html");
+VAMPD_EMBED(vampd_page_style, "clients/web/style.css");
+VAMPD_EMBED(vampd_page_icon, "clients/web/icon.svg");
+VAMPD_EMBED(vampd_page_client, "clients/js/vampd.js");
+VAMPD_EMBED(vampd_page_example, "models/small/demo.flac");
+VAMPD_EMBED(vampd_page_page, "clients/web/page.js");
+VAMPD_EMBED(vampd_page_connection, "clients/web/connection.js");
+VAMPD_EMBED(vampd_page_settings, "clients/web/settings.js");
+VAMPD_EMBED(vampd_page_dom, "clients/web/dom.js");
+VAMPD_EMBED(vampd_page_fields, "clients/web/fields.js");
+VAMPD_EMBED(vampd_page_state, "clients/web/state.js");
+VAMPD_EMBED(vampd_page_controls, "clients/web/controls.js");
+VAMPD_EMBED(vampd_page_sound, "clients/web/sound.js");
+VAMPD_EMBED(vampd_page_clip, "clients/web/clip.js");
+VAMPD_EMBED(vampd_page_maskshape, "clients/web/maskshape.js");
+VAMPD_EMBED(vampd_page_maskview, "clients/web/maskview.js");
+VAMPD_EMBED(vampd_page_preview, "clients/web/preview.js");
+VAMPD_EMBED(vampd_page_joblist, "clients/web/joblist.js");
+VAMPD_EMBED(vampd_page_jobs, "clients/web/jobs.js");
+VAMPD_EMBED(vampd_page_results, "clients/web/results.js");
 
 #define HTML "text/html; charset=utf-8"
 #define CSS "text/css; charset=utf-8"
