@@ -109,8 +109,6 @@ static float filter(const struct simd *simd, const struct vamp_sequence *s, int 
   total = 0;
   for (int v = 0; v < vocabulary; v++) {
     p[v] = other[v] != -INFINITY ? p[v] : 0.0f;
-  }
-  for (int v = 0; v < vocabulary; v++) {
     total += p[v];
   }
   return total;

@@ -126,10 +126,10 @@ static void raise_file_limit(const struct vampd_options *options) {
 }
 
 /* The flags are well-formed; are they right? */
-static int find_model(struct vampd *daemon, struct vamp_error *error) {
+int vampd_find_model(const struct vampd_options *options, char folder[PATH_MAX], struct vamp_error *error) {
   struct vamp_model_config config;
-  int status = vamp_model_find(daemon->options.model, daemon->model_folder, error);
-  return status == VAMP_OK ? vamp_config_read(daemon->model_folder, &config, error) : status;
+  int status = vamp_model_find(options->model, folder, error);
+  return status == VAMP_OK ? vamp_config_read(folder, &config, error) : status;
 }
 
 static struct vampd_store_limits store_limits(const struct vampd_options *options) {
@@ -191,7 +191,7 @@ static int prepare(struct vampd *daemon, struct vamp_error *error) {
     status = vampd_settings_apply(daemon->settings, daemon->access, &daemon->admission, error);
   }
   if (status == VAMP_OK) {
-    status = find_model(daemon, error);
+    status = vampd_find_model(&daemon->options, daemon->model_folder, error);
   }
   if (status == VAMP_OK) {
     status = open_control(daemon, error);

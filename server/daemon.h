@@ -69,6 +69,10 @@ struct vampd {
   atomic_uint_fast64_t id_count;
 };
 
+/* The folder of the model that the options name, with a model.json that can be read; VAMP_IO or VAMP_INVALID
+ * otherwise. */
+int vampd_find_model(const struct vampd_options *options, char folder[PATH_MAX], struct vamp_error *error);
+
 /* Runs until SIGTERM or SIGINT, which must be blocked in the calling thread like SIGHUP; returns the exit
  * code. */
 int vampd_run(struct vampd_configuration *configuration);

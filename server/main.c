@@ -3,7 +3,6 @@
  * serving, and the exit code: 0 after a clean stop, 1 where something failed, 2 where flags, environment or
  * configuration are wrong.
  */
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +12,6 @@
 #include "server/config/settings.h"
 #include "server/daemon.h"
 #include "server/decode/decode.h"
-#include "vamp/model.h"
 
 /* The key is on standard output alone in its line, and nowhere else: it is never seen again. */
 static int print_key(const char *name) {
@@ -34,13 +32,9 @@ static int print_key(const char *name) {
 /* Settings that are well-formed; would the daemon start with them? */
 static int print_settings(struct vampd_configuration *configuration) {
   const struct vampd_settings *settings = vampd_configuration_acquire(configuration);
-  struct vamp_model_config model;
   struct vamp_error error;
   char folder[PATH_MAX];
-  int status = vamp_model_find(settings->options.model, folder, &error);
-  if (status == VAMP_OK) {
-    status = vamp_config_read(folder, &model, &error);
-  }
+  int status = vampd_find_model(&settings->options, folder, &error);
   vampd_settings_print(settings, stdout);
   vampd_settings_release(settings);
   if (status != VAMP_OK) {

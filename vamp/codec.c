@@ -11,12 +11,10 @@
 #include "vamp/session.h"
 #include "vamp/targets.h"
 
-/* The file that is read and the one or two that are written; `option` names the second. */
+/* The first argument is read, the second written; `second`, where it is given, is the value of `option`. */
 static int check_targets(const struct vamp_settings *settings, const char *option, const char *second) {
-  struct vamp_target targets[2] = {{settings->arguments[1], "output", NULL}, {second, option, NULL}};
-  size_t count = second ? 2 : 1;
-  int status = vamp_targets_distinct(settings, targets, count, settings->arguments, 1);
-  return status == VAMP_EXIT_OK ? vamp_targets_writable(settings, targets, count) : status;
+  struct vamp_target targets[] = {{settings->arguments[1], "output", NULL}, {second, option, NULL}};
+  return vamp_targets_check(settings, targets, 2, 1);
 }
 
 /* ---- encode ------------------------------------------------------------------------------------------- */

@@ -104,20 +104,12 @@ static void print_summary(const struct vamp_variation *variation, const json_t *
 }
 
 static int check_targets(const struct vamp_settings *settings) {
-  const struct vamp_target named[] = {{settings->mask_png, "--png", NULL},
-                                      {settings->mask_svg, "--svg", NULL},
-                                      {settings->mask_json, "--json", NULL},
-                                      {settings->mask_npy, "--npy", NULL}};
-  struct vamp_target targets[sizeof named / sizeof named[0]];
-  size_t count = 0;
-  for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
-    if (named[i].path) {
-      targets[count++] = named[i];
-    }
-  }
-  int status =
-      vamp_targets_distinct(settings, targets, count, settings->arguments, (size_t)settings->argument_count);
-  return status == VAMP_EXIT_OK ? vamp_targets_writable(settings, targets, count) : status;
+  struct vamp_target targets[] = {{settings->mask_png, "--png", NULL},
+                                  {settings->mask_svg, "--svg", NULL},
+                                  {settings->mask_json, "--json", NULL},
+                                  {settings->mask_npy, "--npy", NULL}};
+  return vamp_targets_check(settings, targets, sizeof targets / sizeof targets[0],
+                            (size_t)settings->argument_count);
 }
 
 static int command_mask(struct vamp_settings *settings) {

@@ -46,9 +46,8 @@ void vamp_warn(const struct vamp_settings *settings, const char *format, ...) {
   fputc('\n', stderr);
 }
 
-/* The option behind a JSON pointer. A pointer into --mask itself (its tree, say) is --mask's, and where there
- * is
- * --params, what no other option says came from there. */
+/* The option behind a JSON pointer. A pointer into --mask itself (its tree, say) is --mask's; where --params
+ * is given, what no other option says came from there. */
 static const char *option_of_pointer(const struct vamp_settings *settings, const char *pointer) {
   for (const struct vamp_option_group *group = settings->command->groups; group->title; group++) {
     for (const struct vamp_option *option = group->options; option->name; option++) {
@@ -57,10 +56,10 @@ static const char *option_of_pointer(const struct vamp_settings *settings, const
       }
     }
   }
-  if (settings->params_text && !settings->mask_text) {
-    return "params";
+  if (strncmp(pointer, "/mask", 5) == 0 && (settings->mask_text || !settings->params_text)) {
+    return "mask";
   }
-  return strncmp(pointer, "/mask", 5) == 0 ? "mask" : settings->params_text ? "params" : NULL;
+  return settings->params_text ? "params" : NULL;
 }
 
 int vamp_report(const struct vamp_settings *settings, const char *subject, const struct vamp_error *error) {

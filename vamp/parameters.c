@@ -87,9 +87,8 @@ const struct vamp_option vamp_options_sampling[] = {
 
 const struct vamp_option vamp_options_params[] = {
     {"params", 0, VAMP_OPTION_TEXT, MEMBER(params_text), NULL, 0, 0, "JSON|@FILE",
-     "mask, steps, sampling, seed, format and model in one JSON object, as vampd takes them and reports them "
-     "of "
-     "a job (docs/api.md); flags go over it"},
+     "mask, steps, sampling, seed, format and model in one JSON object, as vampd takes them and "
+     "reports them of a job (docs/api.md); flags go over it"},
     {0},
 };
 

@@ -103,3 +103,15 @@ int vamp_targets_writable(const struct vamp_settings *settings, const struct vam
   }
   return VAMP_EXIT_OK;
 }
+
+int vamp_targets_check(const struct vamp_settings *settings, struct vamp_target *targets, size_t count,
+                       size_t input_count) {
+  size_t named = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (targets[i].path) {
+      targets[named++] = targets[i];
+    }
+  }
+  int status = vamp_targets_distinct(settings, targets, named, settings->arguments, input_count);
+  return status == VAMP_EXIT_OK ? vamp_targets_writable(settings, targets, named) : status;
+}

@@ -22,4 +22,8 @@ int vamp_targets_distinct(const struct vamp_settings *settings, struct vamp_targ
 int vamp_targets_writable(const struct vamp_settings *settings, const struct vamp_target *targets,
                           size_t count);
 
+/* Both, with the command's arguments that are files as the inputs, and without targets that have no path. */
+int vamp_targets_check(const struct vamp_settings *settings, struct vamp_target *targets, size_t count,
+                       size_t input_count);
+
 #endif

@@ -51,6 +51,16 @@ static int merge_preset(json_t *object, const char *pointer, json_t **merged, st
   return 0;
 }
 
+bool vamp_mask_has_field(const char *name) {
+  json_t *probe = json_pack("{s:n}", name);
+  json_t *simple = vamp_mask_simple_json(&(struct vamp_mask_simple){0});
+  bool found =
+      vamp_mask_json_is_node(probe) || strcmp(name, "passes") == 0 || json_object_get(simple, name) != NULL;
+  json_decref(simple);
+  json_decref(probe);
+  return found;
+}
+
 /* One mask: `value` is an object. */
 static int parse_form(const json_t *value, const char *pointer, struct vamp_mask_form *form,
                       struct vamp_error *error) {

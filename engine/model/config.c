@@ -387,10 +387,8 @@ static int read_text_file(const char *path, char **text, size_t *size, struct va
   /* O_NONBLOCK: opening a named pipe must not wait for a writer. */
   int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0 || !(file = fdopen(descriptor, "rb"))) {
-    status =
-        vamp_fail(error, VAMP_IO,
-                  "%s: cannot be opened: %s; a model is a folder with a model.json, and --model names it",
-                  path, strerror(errno));
+    status = vamp_fail(error, VAMP_IO, "%s: cannot be opened: %s; a model is a folder with a model.json",
+                       path, strerror(errno));
     goto err;
   }
   struct stat about;

@@ -15,6 +15,7 @@
 #include "vamp/program.h"
 
 #define NAME_SIZE 256 /* of a name; a path is bounded by PATH_MAX */
+static const char *const BESIDE[] = {"../models", "../share/vampd/models"}; /* of build/, of PREFIX/bin */
 
 /* Whether `path` is a model folder; `folder` gets it if so. */
 static bool try_folder(const char *path, char folder[PATH_MAX]) {
@@ -30,32 +31,33 @@ static bool try_folder(const char *path, char folder[PATH_MAX]) {
   return true;
 }
 
+/* In the places where models that come with the program are. */
+static bool try_places(const char *program, const char *name, char folder[PATH_MAX]) {
+  char path[2 * PATH_MAX];
+  snprintf(path, sizeof path, "models/%s", name);
+  bool found = try_folder(path, folder);
+  for (int i = 0; i < 2 && !found; i++) {
+    snprintf(path, sizeof path, "%s/%s/%s", program, BESIDE[i], name);
+    found = try_folder(path, folder);
+  }
+  return found;
+}
+
 int vamp_model_find(const char *name, char folder[PATH_MAX], struct vamp_error *error) {
-  static const char *const BESIDE[] = {"../models", "../share/vampd/models"}; /* build/, PREFIX/bin */
-  char program[PATH_MAX], path[2 * PATH_MAX];
+  char program[PATH_MAX];
   struct stat there;
-  if (name[0] && try_folder(name, folder)) {
+  bool is_name = !strchr(name, '/') && strlen(name) < NAME_SIZE;
+  vamp_program_folder(program);
+  if ((name[0] && try_folder(name, folder)) || (is_name && try_places(program, name, folder))) {
     return 0;
   }
-  if (!strchr(name, '/') && strlen(name) < NAME_SIZE) {
-    snprintf(path, sizeof path, "models/%s", name);
-    bool found = try_folder(path, folder);
-    vamp_program_folder(program);
-    for (int i = 0; i < 2 && !found; i++) {
-      snprintf(path, sizeof path, "%s/%s/%s", program, BESIDE[i], name);
-      found = try_folder(path, folder);
-    }
-    if (found) {
-      return 0;
-    }
-    if (stat(name, &there) != 0 || !S_ISDIR(there.st_mode)) {
-      return vamp_fail(error, VAMP_IO,
-                       "found no model '%s' in models/, in %.150s/%s or in %.150s/%s; give the path of a "
-                       "model folder, the one that has model.json",
-                       name, program, BESIDE[0], program, BESIDE[1]);
-    }
+  bool is_folder = stat(name, &there) == 0 && S_ISDIR(there.st_mode);
+  if (is_name && !is_folder) {
+    return vamp_fail(error, VAMP_IO,
+                     "found no model '%s' in models/, in %.150s/%s or in %.150s/%s; give the path of a "
+                     "model folder, the one that has model.json",
+                     name, program, BESIDE[0], program, BESIDE[1]);
   }
-  bool folder_there = stat(name, &there) == 0 && S_ISDIR(there.st_mode);
   return vamp_fail(error, VAMP_IO, "%.300s is not a model folder: %s", name,
-                   folder_there ? "it has no model.json" : "there is none of this path");
+                   is_folder ? "it has no model.json" : "there is none of this path");
 }

@@ -18,24 +18,8 @@
 /* A field that is known one level further down, where docs that list fields by themselves leave it to the
  * reader to put it. NULL: it is known nowhere. */
 static const char *place_of(const char *name) {
-  static const char *const MASK[] = {"mask_ratio",
-                                     "periodic_prompt",
-                                     "upper_codebook_mask",
-                                     "upper_codebooks",
-                                     "periodic_width",
-                                     "periodic_offset",
-                                     "prefix_s",
-                                     "suffix_s",
-                                     "dropout",
-                                     "pattern",
-                                     "all",
-                                     "any",
-                                     "not",
-                                     "passes"};
-  for (size_t i = 0; i < sizeof MASK / sizeof MASK[0]; i++) {
-    if (strcmp(name, MASK[i]) == 0) {
-      return "mask";
-    }
+  if (vamp_mask_has_field(name)) {
+    return "mask";
   }
   return vamp_sampling_has(name) ? "sampling" : NULL;
 }

@@ -89,6 +89,9 @@ enum vamp_picture_format { VAMP_PICTURE_PNG, VAMP_PICTURE_SVG };
 int vamp_mask_picture(const struct vamp_mask_plan *plan, int pass, const struct vamp_mask_outcome *outcome,
                       enum vamp_picture_format format, void **data, size_t *size, struct vamp_error *error);
 
+/* Whether a mask, in any of its forms, can have a member of this name besides "preset" and "seed". */
+bool vamp_mask_has_field(const char *name);
+
 /* The table of presets: [{"name","description","mask":{...}}]; new reference. */
 json_t *vamp_mask_presets_json(void);
 /* A preset's JSON by name, a new reference, or NULL. */

@@ -17,8 +17,8 @@
 
 #define DEFAULT_LIMIT 50
 #define MAX_LIMIT 1000
-#define MAX_TEXT                                                                                             \
-  ((size_t)2 << 20) /* of the parameters that are read for a page: a thousand bitmaps take a minute */
+/* Bytes of the parameters that are read for a page: a thousand bitmaps take a minute. */
+#define MAX_TEXT ((size_t)2 << 20)
 
 void vampd_handle_job(struct vampd_exchange *exchange) {
   struct vampd_store_job job = {0};

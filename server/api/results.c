@@ -47,10 +47,9 @@ static int choose_format(struct vampd_exchange *exchange, const struct vampd_sto
   return status;
 }
 
-/* ---- what may have to be made first
- * ------------------------------------------------------------------------
- *
- * On the desk what is there is sent. What is not takes seconds, and the renderers come to the same function
+/* ---- what may have to be made first ------------------------------------------------------------------- */
+
+/* On the desk what is there is sent. What is not takes seconds, and the renderers come to the same function
  * again; then it may `make`. Each returns false where it would have to and may not. */
 
 static void make(struct vampd_exchange *exchange, bool (*answer)(struct vampd_exchange *, bool)) {
@@ -145,9 +144,7 @@ void vampd_handle_job_mask_svg(struct vampd_exchange *exchange) {
   send_or_make(exchange, answer_svg, make_svg);
 }
 
-/* ---- what is always there
- * ----------------------------------------------------------------------------------
- */
+/* ---- what is always there ----------------------------------------------------------------------------- */
 
 /* A file that every finished job has. */
 static void send_result_file(struct vampd_exchange *exchange, const char *name, const char *media_type) {

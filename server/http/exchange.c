@@ -38,11 +38,6 @@ static void refuse_too_large(struct vampd_exchange *exchange) {
   exchange->answered = true;
 }
 
-static void refuse_full(struct vampd_exchange *exchange, const char *what) {
-  vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_QUEUE_FULL, NULL, "%s Try again later.", what);
-  exchange->answered = true;
-}
-
 static char *copy_header(struct MHD_Connection *connection, const char *name) {
   const char *value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
   return value ? strdup(value) : NULL;
@@ -138,7 +133,9 @@ static bool grow(struct vampd_exchange *exchange, size_t size) {
   }
   size_t more = capacity - exchange->capacity;
   if (!vampd_admission_reserve(&exchange->daemon->admission, more)) {
-    refuse_full(exchange, "Too many large bodies are being received at once.");
+    vampd_answer_problem(&exchange->answer, VAMPD_PROBLEM_QUEUE_FULL, NULL,
+                         "Too many large bodies are being received at once. Try again later.");
+    exchange->answered = true;
     return false;
   }
   char *body = realloc(exchange->body, capacity);
