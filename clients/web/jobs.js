@@ -17,9 +17,13 @@ export function makeJobs(daemon, {changed, away, refused}) {
   let list = restore(localStorage.getItem(PLACE)), asking = false;
   const streams = new Map();
 
+  /* What is kept is which jobs there are: news of one change nothing of that. */
   const put = (next) => {
+    const kept = store(next);
+    if (kept !== store(list)) {
+      localStorage.setItem(PLACE, kept);
+    }
     list = next;
-    localStorage.setItem(PLACE, store(list));
     changed(list);
   };
 
